@@ -1,0 +1,75 @@
+"""The `datops` command. Exit codes: 0 done; 1 ran and failed, or a blocking check failed; 2 the
+declaration or the call is wrong; 130 ended by Ctrl-C."""
+
+# Nothing heavy is imported here: a Ctrl-C that comes before main() shows a traceback.
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+def _app() -> typer.Typer:
+    import typer
+
+    from datops_assets.cli import (
+        contract,
+        demo,
+        doctor,
+        generate,
+        load,
+        pipeline,
+        quarantine,
+        up,
+        validate,
+        warehouse,
+    )
+    from datops_assets.cli.group import SentenceGroup
+
+    app = typer.Typer(
+        cls=SentenceGroup,
+        name="datops",
+        help="A folder of YAML becomes a running data platform on Dagster and PostgreSQL.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command("demo")(demo.demo)
+    app.command("up")(up.up)
+    app.command("validate")(validate.validate)
+    app.command("doctor")(doctor.doctor)
+    app.add_typer(pipeline.app, name="pipeline")
+    app.add_typer(load.app, name="load")
+    app.add_typer(quarantine.app, name="quarantine")
+    app.add_typer(contract.app, name="contract")
+    app.add_typer(generate.app, name="generate")
+    app.add_typer(warehouse.app, name="warehouse")
+    app.add_typer(warehouse.db_app, name="db")
+    return app
+
+
+def main() -> None:
+    """Entry point of the `datops` command."""
+    # A shell starts background commands with SIGINT ignored; that stays so.
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    command = _app()
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command()
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            # What the interrupted run still does in its thread must not go on while Python shuts down.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise

@@ -1,0 +1,46 @@
+"""`datops validate`: every error of every document in one go, and the schema for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from datops_assets.cli.output import Json, say_json
+from datops_assets.errors import DeclarationError
+
+
+def validate(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Documents or folders; default: all of the project.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Also write the JSON schema of a pipeline document here, for editors.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check documents without touching a warehouse or a file they name."""
+    from datops_assets.components.declarations import read_declared
+    from datops_assets.components.document import PipelineDocument
+    from datops_assets.config.settings import read_settings
+
+    if schema is not None:
+        schema.write_text(json.dumps(PipelineDocument.model_json_schema(), indent=2) + "\n", encoding="utf-8")
+    declared = read_declared(read_settings().project_root, paths or [])
+    if as_json:
+        say_json(
+            {
+                "valid": not declared.problems,
+                "problems": declared.problems,
+                "pipelines": [loaded.document.pipeline for loaded in declared.documents],
+            }
+        )
+    if declared.problems:
+        if as_json:
+            raise typer.Exit(2)
+        raise DeclarationError(declared.problems)
+    if not as_json:
+        tables = sum(len(loaded.document.tables) for loaded in declared.documents)
+        typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")

@@ -1,0 +1,110 @@
+"""The documents of the project: which there are, and what is wrong with them, all in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datops_assets.components.document import (
+    LoadedDocument,
+    check_beside,
+    check_together,
+    read_documents,
+)
+from datops_assets.components.yaml_source import read_yaml
+from datops_assets.errors import DeclarationError
+
+PIPELINE_TYPE = "datops_assets.components.Pipeline"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Every document that could be read, and every problem found on the way."""
+
+    documents: list[LoadedDocument]
+    problems: list[str]
+
+    def pipeline(self, name: str) -> LoadedDocument:
+        """The document of one source system.
+
+        raises    DeclarationError: there is none of that name, or it is wrong
+        """
+        for loaded in self.documents:
+            if loaded.document.pipeline == name:
+                return loaded
+        if self.problems:
+            raise DeclarationError(self.problems)
+        known = ", ".join(sorted(loaded.document.pipeline for loaded in self.documents)) or "none"
+        raise DeclarationError(
+            [f"there is no pipeline {name!r}, expected one of: {known} (see `datops pipeline list`)"]
+        )
+
+
+def defs_folder() -> Path:
+    """The folder of the code location's instances."""
+    return Path(__file__).parent.parent / "defs"
+
+
+def read_declared(project_root: Path, paths: Sequence[Path] = ()) -> Declared:
+    """Read the documents at `paths`: files or folders; by default all of the code location.
+
+    In a folder the documents are those that a `defs.yaml` of type Pipeline names.
+    """
+    documents: list[LoadedDocument] = []
+    problems: list[str] = []
+    for file in _files(paths or [defs_folder()], problems, required=bool(paths)):
+        try:
+            documents += read_documents(file, project_root)
+        except DeclarationError as error:
+            problems += error.problems
+    problems += check_together(documents)
+    return Declared(documents, problems)
+
+
+def read_aside(project_root: Path, path: Path) -> Declared:
+    """Read a document that is not part of the project, and hold its names against the project's.
+
+    The tables of both are in the same warehouse, so a name that the project declares is refused;
+    not when `path` is the very file that declares it.
+    """
+    aside = read_declared(project_root, [path])
+    own = {file.resolve() for file in _files([path], [])}
+    declared = []
+    for file in _files([defs_folder()], []):
+        if file.resolve() not in own:
+            with suppress(DeclarationError):  # said by whoever asks for the project
+                declared += read_documents(file, project_root)
+    return Declared(aside.documents, aside.problems + check_beside(aside.documents, declared))
+
+
+def _files(paths: Sequence[Path], problems: list[str], *, required: bool = False) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found, known = [], len(problems)
+            for declaration in sorted(path.rglob("defs.yaml")):
+                found += _named_by(declaration, problems)
+            if required and not found and len(problems) == known:
+                problems.append(
+                    f"no pipeline document below {path}, expected the path of one, "
+                    f"or a defs.yaml of type {PIPELINE_TYPE}"
+                )
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def _named_by(declaration: Path, problems: list[str]) -> list[Path]:
+    try:
+        values: Any = read_yaml(declaration).values
+    except DeclarationError as error:
+        problems += error.problems
+        return []
+    if not isinstance(values, dict) or values.get("type") != PIPELINE_TYPE:
+        return []
+    attributes = values.get("attributes") or {}
+    return [declaration.parent / str(attributes.get("document", "pipeline.yaml"))]

@@ -1,0 +1,72 @@
+"""Every error datops raises, grouped by what the caller does about it.
+
+    DatopsError
+    ├── RetryableError          try again: the same call may succeed later
+    │   ├── WarehouseUnreachableError
+    │   ├── FileChangedError
+    │   └── LockTakenError
+    ├── TerminalError           stop for a person: nothing changes until somebody acts
+    │   ├── DeclarationError    the YAML is wrong (exit code 2)
+    │   ├── WarehouseError      the server is missing, too old, refuses us, or is full
+    │   ├── ContainerDamagedError   a file as a whole cannot be read
+    │   ├── LoadRefusedError    a policy of the document says no
+    │   └── BlockedError        a blocking check failed; silver was rolled back
+    └── RecordError             set one record aside, go on with the rest
+
+A message says what happened, where, and the next command to type. It never holds a
+secret or a cell value.
+"""
+
+from __future__ import annotations
+
+
+class DatopsError(Exception):
+    """Anything datops raises on purpose."""
+
+
+class RetryableError(DatopsError):
+    """Try again: the same call may succeed later."""
+
+
+class TerminalError(DatopsError):
+    """Stop for a person: nothing changes until somebody acts."""
+
+
+class RecordError(DatopsError):
+    """One record cannot be taken; it is set aside and the rest goes on."""
+
+
+class WarehouseUnreachableError(RetryableError):
+    """The server does not answer (yet)."""
+
+
+class FileChangedError(RetryableError):
+    """A file grew, shrank or vanished while it was being read; nothing of it was kept."""
+
+
+class LockTakenError(RetryableError):
+    """Another process works on the same table."""
+
+
+class DeclarationError(TerminalError):
+    """A document is wrong. `problems` holds one `file:line: what, what was expected` each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class WarehouseError(TerminalError):
+    """The warehouse is missing, too old, refuses us, or is full."""
+
+
+class ContainerDamagedError(TerminalError):
+    """A file as a whole cannot be read (cut gzip, broken Parquet); it was refused whole."""
+
+
+class LoadRefusedError(TerminalError):
+    """A policy of the document refuses this load; nothing was written."""
+
+
+class BlockedError(TerminalError):
+    """A blocking check failed before commit; silver is as it was."""

@@ -1,0 +1,45 @@
+"""Files, databases and APIs into bronze, exactly once.
+
+Belongs here: what a source promises, how each format is read without losing a byte, the load
+catalogue. Does not: types and verdicts (quality), Dagster (components), the environment (config).
+"""
+
+from datops_assets.ingestion.bronze import BronzeColumn
+from datops_assets.ingestion.catalogue import LoadEntry
+from datops_assets.ingestion.files import FileSource
+from datops_assets.ingestion.history import list_loads, refused_loads, reload_load, show_load, undo_load
+from datops_assets.ingestion.job import Progress
+from datops_assets.ingestion.landing import LandingFinding, landing_findings
+from datops_assets.ingestion.load import LoadResult, TableLoaded, load_table, plan_load
+from datops_assets.ingestion.plan import PlannedLoad
+from datops_assets.ingestion.source import ArrowDelivery, Delivery, Reachability, Source, TextDelivery, Unit
+from datops_assets.ingestion.tables import CsvOptions, FilePartition, FileTable, Landing
+
+__all__ = [
+    "ArrowDelivery",
+    "BronzeColumn",
+    "CsvOptions",
+    "Delivery",
+    "FilePartition",
+    "FileSource",
+    "FileTable",
+    "Landing",
+    "LandingFinding",
+    "LoadEntry",
+    "LoadResult",
+    "PlannedLoad",
+    "Progress",
+    "Reachability",
+    "Source",
+    "TableLoaded",
+    "TextDelivery",
+    "Unit",
+    "landing_findings",
+    "list_loads",
+    "load_table",
+    "plan_load",
+    "refused_loads",
+    "reload_load",
+    "show_load",
+    "undo_load",
+]

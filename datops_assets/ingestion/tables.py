@@ -1,0 +1,123 @@
+"""What a person declares about one table of a source: values only, nothing is opened here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from datops_assets.errors import DeclarationError
+
+Format = Literal["csv", "jsonl", "json", "parquet"]
+Disposition = Literal["append", "replace", "merge", "snapshot"]
+ChangedFile = Literal["append", "replace", "refuse"]
+
+ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+"""File endings that name a format without being told; `.gz` may follow a text format."""
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How the CSV files of a table are written."""
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    header: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what COPY could not take either."""
+        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n\0':
+            raise DeclarationError(
+                ["csv.delimiter: expected one ASCII character other than a quote or a line end"]
+            )
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise DeclarationError(
+                [f"csv.encoding: {self.encoding!r} is not an encoding that Python knows"]
+            ) from None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """When a file counts as fully delivered, and how many a day should bring."""
+
+    stable_for_s: float = 0
+    """Seconds since the last modification before a file is taken."""
+    done_marker: str | None = None
+    """A file beside it that says "complete": a plain name, or a pattern with {name}."""
+    files_per_day: int | None = None
+
+
+@dataclass(frozen=True)
+class FilePartition:
+    """The day a file belongs to, read from its path below the root."""
+
+    pattern: str
+    """Regular expression; group `date`, else the first group, holds the day."""
+    format: str = "%Y-%m-%d"
+
+    def key_of(self, path: str) -> str | None:
+        """Return the day as an ISO date (so that keys sort by time); None where the path names none."""
+        match = re.search(self.pattern, path)
+        if match is None:
+            return None
+        text = match.groupdict().get("date") or match.group(1 if match.re.groups else 0)
+        try:
+            return datetime.strptime(text, self.format).date().isoformat()
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """One table of a file source: which files, how they are written, what a new delivery does."""
+
+    source: str
+    name: str
+    root: Path
+    pattern: str
+    format: Format | None = None
+    csv: CsvOptions = CsvOptions()
+    records: str | None = None
+    """Path to the array in a JSON document ("data.items"); None: the document is the array."""
+    landing: Landing = Landing()
+    disposition: Disposition = "append"
+    changed_file: ChangedFile = "replace"
+    partition: FilePartition | None = None
+    rename: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name people use in messages and commands."""
+        return f"{self.source}.{self.name}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the newest delivery is all there is."""
+        return self.disposition in ("replace", "snapshot")
+
+    @property
+    def reading(self) -> str:
+        """Return what changes when its files are to be read, or taken, in another way."""
+        how = (self.format, self.csv, self.records, self.changed_file, self.whole)
+        return hashlib.sha256(repr(how).encode()).hexdigest()[:16]
+
+    def format_of(self, path: str) -> Format | None:
+        """Return the stated format, else the one the ending names; None where it names none."""
+        if self.format is not None:
+            return self.format
+        plain = path.removesuffix(".gz").lower()
+        for ending, known in ENDINGS.items():
+            if plain.endswith(ending):
+                return known
+        return None

@@ -1,0 +1,1 @@
+"""What datops keeps in PostgreSQL: names, the catalogue's migrations, table identity."""

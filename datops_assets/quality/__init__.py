@@ -1,0 +1,98 @@
+"""Contracts and their verdicts: from bronze to silver, and the quarantine between them.
+
+Knows no Dagster, no document and no environment; connections come as arguments.
+
+What reads a contract is imported at once, what talks to a server when it is asked for: a
+process that only loads definitions must not load the driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from datops_assets.quality.contract import (
+    ColumnRule,
+    ColumnSchema,
+    Contract,
+    ExpressionRule,
+    ForeignKeyRule,
+    RowCountRule,
+    UniqueRule,
+)
+
+if TYPE_CHECKING:
+    from datops_assets.quality.delivered import column_origins
+    from datops_assets.quality.judged import CheckResult, Judgement, JudgementBlockedError, quality_score
+    from datops_assets.quality.judging import judge_partitions, judge_table, rebuild_table
+    from datops_assets.quality.planning import JudgementPlan, plan_judgement
+    from datops_assets.quality.quarantine import (
+        Reason,
+        Replayed,
+        WaitingRecord,
+        count_waiting,
+        drop_quarantined,
+        list_quarantine,
+        replay_quarantine,
+        show_quarantine,
+    )
+    from datops_assets.quality.trial import Trial, test_contract
+
+__all__ = [
+    "CheckResult",
+    "ColumnRule",
+    "ColumnSchema",
+    "Contract",
+    "ExpressionRule",
+    "ForeignKeyRule",
+    "Judgement",
+    "JudgementBlockedError",
+    "JudgementPlan",
+    "Reason",
+    "Replayed",
+    "RowCountRule",
+    "Trial",
+    "UniqueRule",
+    "WaitingRecord",
+    "column_origins",
+    "count_waiting",
+    "drop_quarantined",
+    "judge_partitions",
+    "judge_table",
+    "list_quarantine",
+    "plan_judgement",
+    "quality_score",
+    "rebuild_table",
+    "replay_quarantine",
+    "show_quarantine",
+    "test_contract",
+]
+
+_LATER = {
+    "delivered": ["column_origins"],
+    "judged": ["CheckResult", "Judgement", "JudgementBlockedError", "quality_score"],
+    "judging": ["judge_partitions", "judge_table", "rebuild_table"],
+    "planning": ["JudgementPlan", "plan_judgement"],
+    "quarantine": [
+        "Reason",
+        "Replayed",
+        "WaitingRecord",
+        "count_waiting",
+        "drop_quarantined",
+        "list_quarantine",
+        "replay_quarantine",
+        "show_quarantine",
+    ],
+    "trial": ["Trial", "test_contract"],
+}
+_HOME = {name: module for module, names in _LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,464 @@
+"""The contract of one table: a value, checked when it is read. No connection, no SQL.
+
+Belongs here: what a document may say, what of it counts as a version. Does not: how a
+verdict is reached (row_checks, set_rules, judging).
+
+Rules over several parts of a contract (a key that is no column) are found together and
+raised as one error of type `contract_parts`, whose `ctx["problems"]` holds
+`(location, sentence)` pairs, so that the reader of the document can name every line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from datops_assets.quality.cleaning import CleanStep
+from datops_assets.quality.formats import Format, compile_format
+from datops_assets.quality.patterns import Pattern, read_pattern
+from datops_assets.quality.types import TABLE_VERSION, NotAValueError, ValueType, value_type
+
+Severity = Literal["warn", "error", "block"]
+Scalar = bool | int | float | Decimal | datetime | date | str
+Disposition = Literal["append", "replace", "merge", "snapshot"]
+
+_COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_RESERVED = frozenset({"_load_id", "_row", "tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
+_DATED = frozenset({"date", "time", "timestamp", "timestamptz"})
+
+
+@dataclass(frozen=True)
+class ColumnSchema:
+    """One column of silver, for metadata."""
+
+    name: str
+    type: str
+    nullable: bool
+    description: str | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Judged(_Part):
+    severity: Severity = Field(
+        "error", description="warn counts, error sets rows aside, block rolls the judgement back."
+    )
+    max_rows: int | None = Field(None, ge=0, description="More failing rows than this fail the check.")
+    max_ratio: float | None = Field(
+        None, ge=0, le=1, description="A larger share of failing rows fails the check."
+    )
+
+
+class Length(_Part):
+    """Bounds of a text's length, in characters."""
+
+    min: int | None = Field(None, ge=0)
+    max: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Length:
+        if self.min is None and self.max is None:
+            raise ValueError("expected min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is greater than max")
+        return self
+
+
+class ColumnRule(_Judged):
+    """What one column of silver holds. Bounds and sets are written as values of its type."""
+
+    type: str
+    description: str | None = None
+    required: bool = Field(False, description="Null is not allowed.")
+    min: Scalar | None = None
+    max: Scalar | None = None
+    in_: list[Scalar] | None = Field(None, alias="in", min_length=1, description="The only values allowed.")
+    regex: str | None = Field(None, description="The whole value must match.")
+    length: Length | None = None
+    from_: Literal["filename"] | None = Field(
+        None, alias="from", description="Taken from the file's path by `pattern`."
+    )
+    pattern: str | None = Field(
+        None, description="Its first group, in the file's path below the source's root, is the value."
+    )
+    formats: list[str] | None = Field(
+        None, min_length=1, description="Accepted forms of a date or time, tried in order."
+    )
+    timezone: str | None = Field(None, description="IANA name; the zone of text without an offset.")
+    clean: list[CleanStep] = Field(default_factory=list, description="Done to the text before it is judged.")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def kind(self) -> ValueType:
+        """The type, with this column's time zone."""
+        return value_type(self.type, self.timezone)
+
+    @property
+    def constant_kind(self) -> ValueType:
+        """The type of bounds and set members; a moment without an offset is one in the column's zone, or UTC."""
+        return value_type(self.type, self.timezone or "UTC")
+
+    def constant_text(self, value: Scalar) -> str:
+        """A bound or set member as text that `constant_kind` takes; of a day, its first moment."""
+        return _constant_text(value, self.constant_kind)
+
+    @property
+    def compiled_formats(self) -> list[Format]:
+        """`formats:`, ready to use."""
+        return [compile_format(text, self.kind.family) for text in self.formats or []]
+
+    @property
+    def compiled_regex(self) -> Pattern | None:
+        """`regex:`, ready to use."""
+        return read_pattern(self.regex) if self.regex is not None else None
+
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, name: str) -> str:
+        return value_type(name).name
+
+    @field_validator("min", "max", "in_")
+    @classmethod
+    def _of_the_type(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or "type" not in info.data:
+            return value
+        kind = value_type(info.data["type"], "UTC")
+        for each in value if isinstance(value, list) else [value]:
+            _check_scalar(each, kind)
+        if info.field_name != "in_" and kind.family in {"json", "bytea", "boolean", "uuid"}:
+            raise ValueError(f"{kind.name} values have no order to bound")
+        if info.field_name == "in_" and kind.family == "json":
+            raise ValueError("json values have no equality to look up")
+        return value
+
+    @field_validator("regex", "pattern")
+    @classmethod
+    def _common_dialect(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None:
+            read_pattern(text)
+            if info.field_name == "pattern" and "(" not in text.replace("(?:", "").replace("\\(", ""):
+                raise ValueError("the pattern has no group, expected one around the value, such as (\\d+)")
+        return text
+
+    @field_validator("formats")
+    @classmethod
+    def _dated(cls, formats: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if formats and "type" in info.data:
+            family = value_type(info.data["type"]).family
+            if family not in _DATED:
+                raise ValueError(f"formats are for {', '.join(sorted(_DATED))}, this column is {family}")
+            for text in formats:
+                compile_format(text, family)
+        return formats
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str | None, info: ValidationInfo) -> str | None:
+        from zoneinfo import available_timezones
+
+        if name is not None and name not in available_timezones():
+            raise ValueError("not a time zone, expected an IANA name such as Europe/Berlin")
+        if name is not None and info.data.get("type") not in (None, "timestamptz"):
+            raise ValueError("a timezone is for type timestamptz")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ColumnRule:
+        if (self.from_ is None) != (self.pattern is None):
+            raise ValueError("`from: filename` and `pattern:` go together")
+        if (self.regex is not None or self.length is not None) and self.kind.family != "text":
+            raise ValueError(f"regex and length are for text, this column is {self.type}")
+        if self.formats and self.kind.family == "timestamptz" and self.timezone is None:
+            without = [text for text in self.formats if "%z" not in text]
+            if without:
+                raise ValueError(f"the format {without[0]!r} names no offset; add %z or `timezone:`")
+        return self
+
+
+class _NamedRule(_Judged):
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]{1,80}$", description="Letters, digits and _: the asset check's name."
+    )
+    description: str | None = None
+
+    def sentence(self) -> str:
+        """What the rule says, for people."""
+        return self.description or self._says()
+
+    def check_name(self) -> str:
+        """The rule's name, or one made of what it says; letters, digits and _ only."""
+        return self.name or re.sub(r"[^A-Za-z0-9]+", "_", self._says()).strip("_")[:80]
+
+    def _says(self) -> str:
+        raise NotImplementedError
+
+
+class ExpressionRule(_NamedRule):
+    """A condition over one row in SQL. A row fails when it is false; null passes, as in a CHECK constraint."""
+
+    expression: str
+
+    def _says(self) -> str:
+        return f"expression {' '.join(self.expression.split())}"
+
+
+class UniqueRule(_NamedRule):
+    """No two rows of silver share these values. Rows with a null among them are left alone."""
+
+    unique: list[str] = Field(min_length=1)
+
+    def _says(self) -> str:
+        return f"unique {', '.join(self.unique)}"
+
+
+class ForeignKeyRule(_NamedRule):
+    """These values exist in another silver table when the row is judged. A null among them passes."""
+
+    foreign_key: list[str] = Field(min_length=1)
+    references: str = Field(description="A table of the same pipeline, or pipeline.table.")
+    columns: list[str] = Field(min_length=1, description="Its columns, in the same order.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ForeignKeyRule:
+        if len(self.foreign_key) != len(self.columns):
+            raise ValueError("foreign_key and columns differ in length")
+        return self
+
+    def _says(self) -> str:
+        return f"foreign_key {', '.join(self.foreign_key)} in {self.references}"
+
+
+class RowCountRule(_NamedRule):
+    """How many rows silver (`of: table`) or what is judged now (`of: load`) may hold."""
+
+    row_count: Length
+    of: Literal["table", "load"] = "table"
+
+    def _says(self) -> str:
+        return f"row_count of the {self.of}"
+
+
+_RULES = {
+    "expression": ExpressionRule,
+    "unique": UniqueRule,
+    "foreign_key": ForeignKeyRule,
+    "row_count": RowCountRule,
+}
+
+
+def _rule_kind(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        found = [key for key in _RULES if key in value]
+        return found[0] if len(found) == 1 else None
+    return next((key for key, model in _RULES.items() if isinstance(value, model)), None)
+
+
+Rule = Annotated[
+    Annotated[ExpressionRule, Tag("expression")]
+    | Annotated[UniqueRule, Tag("unique")]
+    | Annotated[ForeignKeyRule, Tag("foreign_key")]
+    | Annotated[RowCountRule, Tag("row_count")],
+    Discriminator(
+        _rule_kind,
+        custom_error_type="rule_kind",
+        custom_error_message="not a rule, expected exactly one of: expression, unique, foreign_key, row_count",
+    ),
+]
+
+
+class Contract(_Part):
+    """What silver promises about one table."""
+
+    description: str | None = None
+    key: list[str] = Field(
+        default_factory=list, description="Columns that name one row; without a key all rows are kept."
+    )
+    latest_by: str | None = Field(
+        None, description="Of several rows with one key the greatest wins, nulls last; ties by load order."
+    )
+    on_null_key: Literal["keep", "quarantine"] = Field(
+        "quarantine", description="What happens to rows with a null in the key."
+    )
+    columns: dict[str, ColumnRule] = Field(min_length=1)
+    rules: list[Rule] = Field(default_factory=list)
+    pandera: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
+        description="A team's own schema, as package.module:Name; row-wise checks only.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Contract:
+        problems = list(_problems(self))
+        if problems:
+            sentences = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in problems)
+            raise PydanticCustomError(
+                "contract_parts", "{sentences}", {"sentences": sentences, "problems": problems}
+            )
+        return self
+
+    def version(self, *, rename: Mapping[str, str] | None = None) -> str:
+        """A short hash of what decides which rows and values silver holds.
+
+        Descriptions, thresholds, and rules that only warn are left out: changing them
+        needs no second look at rows already judged.
+        """
+        deciding = {
+            "types": TABLE_VERSION,
+            "key": self.key,
+            "latest_by": self.latest_by,
+            "on_null_key": self.on_null_key if self.key else None,
+            "columns": {name: _deciding(rule) for name, rule in sorted(self.columns.items())},
+            "rules": sorted(
+                json.dumps(_deciding(rule), sort_keys=True, default=str)
+                for rule in self.rules
+                if _decides(rule)
+            ),
+            "pandera": self.pandera,
+            "rename": dict(sorted((rename or {}).items())),
+        }
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def columns_can_block(self) -> bool:
+        """Whether a column's rule may roll a judgement back."""
+        return any(rule.severity == "block" for rule in self.columns.values())
+
+    def column_schema(self) -> list[ColumnSchema]:
+        """The columns of silver as people see them."""
+        return [
+            ColumnSchema(name, rule.kind.name, self._nullable(name, rule), rule.description)
+            for name, rule in self.columns.items()
+        ]
+
+    def _nullable(self, name: str, rule: ColumnRule) -> bool:
+        refused_in_key = name in self.key and self.on_null_key == "quarantine"
+        return not (refused_in_key or (rule.required and rule.severity != "warn"))
+
+
+def _constant_text(value: Scalar, kind: ValueType) -> str:
+    """A bound or set member of a document as the text a file would hold."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    if kind.family in ("timestamp", "timestamptz") and re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        return f"{text} 00:00:00"
+    return text
+
+
+def _check_scalar(value: Scalar, kind: ValueType) -> None:
+    if isinstance(value, bool) and kind.family != "boolean":
+        raise ValueError(
+            f"a bare yes, no, on or off is a boolean in YAML, and this column is {kind.name}; put it in quotes"
+        )
+    try:
+        kind.parse(_constant_text(value, kind))
+    except NotAValueError:
+        raise ValueError(f"not {kind.noun}: not a value of this column's type {kind.name}") from None
+
+
+def _deciding(part: BaseModel) -> dict[str, Any]:
+    content = part.model_dump(
+        mode="json", exclude={"description", "max_rows", "max_ratio", "name"}, exclude_defaults=True
+    )
+    if isinstance(part, ColumnRule) and part.severity == "warn":
+        for only_counted in ("required", "min", "max", "in_", "regex", "length"):
+            content.pop(only_counted, None)
+    # error and block refuse the same rows.
+    content.pop("severity", None)
+    return content
+
+
+def _decides(rule: _Judged) -> bool:
+    return rule.severity != "warn" and not isinstance(rule, RowCountRule)
+
+
+def _problems(contract: Contract) -> Any:
+    columns = contract.columns
+    for name in columns:
+        if not _COLUMN_NAME.fullmatch(name) or name in _RESERVED:
+            yield (
+                ("columns", name),
+                "not a column name, expected snake_case of at most 63 characters that datops does not use itself",
+            )
+    for position, name in enumerate(contract.key):
+        if name not in columns:
+            yield ("key", position), f"{name!r} is not a column of this contract"
+        elif columns[name].kind.family == "json":
+            yield ("key", position), f"{name!r} is json, which has no equality"
+    if len(set(contract.key)) < len(contract.key):
+        yield ("key",), "names a column twice"
+    yield from _latest_by_problems(contract)
+    yield from _rule_problems(contract)
+
+
+def _latest_by_problems(contract: Contract) -> Any:
+    name = contract.latest_by
+    if name is None:
+        return
+    if not contract.key:
+        yield ("latest_by",), "means nothing without a key"
+    if name not in contract.columns:
+        yield ("latest_by",), f"{name!r} is not a column of this contract"
+    elif contract.columns[name].kind.family in {"json", "bytea", "boolean"}:
+        yield (
+            ("latest_by",),
+            f"{name!r} is {contract.columns[name].kind.family}, which says nothing about later",
+        )
+
+
+_CHECK_NAMES = frozenset({"contract", "pandera"})
+"""Checks of a table that are no rule of it: all columns together, and a team's own schema."""
+
+
+def _rule_problems(contract: Contract) -> Any:
+    seen: set[str] = set()
+    for position, rule in enumerate(contract.rules):
+        where = ("rules", position)
+        if rule.check_name() in _CHECK_NAMES:
+            yield where, f"{rule.check_name()!r} is the name of a check of datops, expected another name"
+        if rule.check_name() in seen:
+            yield where, f"a second rule is called {rule.check_name()!r}; give it a name"
+        seen.add(rule.check_name())
+        for name in (
+            rule.unique
+            if isinstance(rule, UniqueRule)
+            else rule.foreign_key
+            if isinstance(rule, ForeignKeyRule)
+            else []
+        ):
+            if name not in contract.columns:
+                yield where, f"{name!r} is not a column of this contract"
+            elif contract.columns[name].kind.family == "json":
+                yield where, f"{name!r} is json, which has no equality"
+        if isinstance(rule, ExpressionRule):
+            from datops_assets.quality.expressions import read_expression
+
+            try:
+                read_expression(
+                    rule.expression, {name: column.kind for name, column in contract.columns.items()}
+                )
+            except ValueError as error:
+                yield where, str(error)

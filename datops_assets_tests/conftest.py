@@ -1,0 +1,133 @@
+"""A real PostgreSQL for every test: our own server in a temporary folder, a fresh database each.
+
+Tests ignore inherited variables and touch no warehouse that they did not start, unless
+DATOPS_TEST_WAREHOUSE_URL names one on which databases may be created and dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from datops_assets.config.settings import Settings
+from datops_assets.postgres.migrations import upgrade
+from datops_assets.resources.embedded import EmbeddedServer
+from datops_assets.resources.warehouse import Warehouse, check_version, parse_url
+
+_TEST_URL = os.environ.get("DATOPS_TEST_WAREHOUSE_URL")
+_TEMPLATE = "datops_test_template"
+
+for _name in list(os.environ):
+    if _name.startswith(("DATOPS_", "DAGSTER_", "DBT_", "PG", "POSTGRES_")):
+        del os.environ[_name]
+
+
+@dataclass(frozen=True)
+class TestWarehouse:
+    """A fresh database with the catalogue in it, and one open connection."""
+
+    __test__ = False
+    warehouse: Warehouse
+    conn: psycopg.Connection[Any]
+
+    @property
+    def url(self) -> str:
+        """URL with the password, for programs that open their own connection."""
+        return self.warehouse.url
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[Any]:
+        """One more connection (autocommit, UTC)."""
+        return self.warehouse.connect(**parameters)
+
+    def fetch(self, query: Any, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return self.conn.execute(query, values).fetchall()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Warehouse]:
+    """The server that this test run started, at its database `postgres`."""
+    if _TEST_URL:
+        yield check_version(parse_url(_TEST_URL, "DATOPS_TEST_WAREHOUSE_URL"))
+        return
+    _sweep_killed_runs()
+    folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-", dir="/tmp"))
+    embedded = EmbeddedServer(folder / "postgres", durable=False)
+    address = embedded.start()
+    yield check_version(
+        Warehouse(address.host, address.port, address.user, "postgres", address.password, embedded=True)
+    )
+    embedded.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server: Warehouse) -> Iterator[str]:
+    """A database with all migrations applied, which the tests' databases are copies of."""
+    name = f"{_TEMPLATE}_{os.getpid()}"
+    _execute(server, f"create database {name}")
+    with server.at(name).connect() as conn:
+        upgrade(conn)
+    yield name
+    _execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database(server: Warehouse, template: str) -> Iterator[Warehouse]:
+    """A fresh database with the catalogue in it."""
+    name = f"datops_test_{os.getpid()}_{next(_numbers)}"
+    # file_copy: a test database costs 25 ms instead of 60 by writing its pages to the WAL.
+    _execute(server, f"create database {name} template {template} strategy file_copy")
+    yield server.at(name)
+    _execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def warehouse(database: Warehouse) -> Iterator[TestWarehouse]:
+    """A fresh database with the catalogue in it, and a connection."""
+    with database.connect() as conn:
+        yield TestWarehouse(database, conn)
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project as the current folder, whose warehouse is a fresh database: for commands."""
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATOPS_WAREHOUSE_URL", database.url)
+    monkeypatch.setenv("DATOPS_DAGSTER_URL", database.url)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(project: Path, database: Warehouse) -> Settings:
+    """The settings that `read_settings()` finds in `project`."""
+    secret = SecretStr(database.url)
+    return Settings(project_root=project, home=project / ".datops", warehouse_url=secret, dagster_url=secret)
+
+
+_numbers = iter(range(1, 10**9))
+
+
+def _execute(server: Warehouse, statement: str) -> None:
+    with server.connect() as conn:
+        conn.execute(statement)  # type: ignore[call-overload]
+
+
+def _sweep_killed_runs() -> None:
+    """Stop the servers of test runs that were killed before they could."""
+    for folder in Path("/tmp").glob("datops-test-*-*"):
+        pid = folder.name.split("-")[2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)) and folder.stat().st_uid == os.geteuid():
+            EmbeddedServer(folder / "postgres").stop()
+            shutil.rmtree(folder, ignore_errors=True)

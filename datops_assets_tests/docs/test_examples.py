@@ -1,0 +1,77 @@
+"""The examples in the documents work: pipeline documents are valid, marked commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datops_assets_tests.docs.markdown import PROJECT, Block, list_blocks, list_pages
+
+BLOCKS = [block for page in list_pages() for block in list_blocks(page)]
+RUN_LIMIT_S = 300
+
+
+def _is_pipeline(block: Block) -> bool:
+    if block.language != "yaml":
+        return False
+    values = yaml.safe_load(block.text)
+    return isinstance(values, dict) and bool({"pipeline", "source_systems"} & values.keys())
+
+
+def _write(block: Block, folder: Path) -> Path:
+    file = folder / (block.title or "pipeline.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(block.text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
+def test_every_yaml_block_parses(block):
+    list(yaml.safe_load_all(block.text))
+
+
+@pytest.mark.parametrize("block", list(filter(_is_pipeline, BLOCKS)), ids=str)
+def test_every_pipeline_document_shown_is_valid(block, tmp_path, monkeypatch):
+    from datops_assets.components.document import check_together, read_documents
+
+    for name in re.findall(r"\$\{(\w+)\}", block.text):
+        monkeypatch.setenv(name, str(tmp_path))
+    documents = read_documents(_write(block, tmp_path), tmp_path)
+    assert check_together(documents) == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name
+)
+def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
+    """```bash run blocks, in an empty project; blocks with title=NAME are files there."""
+    (tmp_path / "workspace.yaml").write_text((PROJECT / "workspace.yaml").read_text(encoding="utf-8"))
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DATOPS_", "PG"))
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    try:
+        for block in list_blocks(page):
+            if block.title:
+                _write(block, tmp_path)
+            if block.runs:
+                command = ["bash", "-euo", "pipefail", "-c", block.text]
+                done = subprocess.run(
+                    command,
+                    cwd=tmp_path,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=RUN_LIMIT_S,
+                )
+                assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    finally:
+        subprocess.run(
+            ["datops", "warehouse", "stop"], cwd=tmp_path, env=environment, capture_output=True, check=False
+        )

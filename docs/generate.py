@@ -1,0 +1,219 @@
+"""Writes docs/reference/ from the code: every command, every key of a pipeline document.
+
+`python docs/generate.py` writes, `--check` only says which pages are stale (exit code 1).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+REFERENCE = Path(__file__).parent / "reference"
+_WRITTEN_BY = "<!-- Written by `make docs`; change the code, not this page. -->\n\n"
+
+
+def describe_commands() -> str:
+    """Markdown of every command, its arguments and options, as `--help` says them."""
+    from typer.main import get_command
+
+    from datops_assets.cli import _app
+
+    lines = [_WRITTEN_BY + "# Commands\n"]
+    for name, command in _walk("datops", get_command(_app())):
+        lines.append(f"\n{'##' if name.count(' ') < 2 else '###'} `{name}`\n\n{_plain(command.help)}\n")
+        rows = [
+            _option_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)
+        ]
+        if rows:
+            lines.append("\n| | |\n| --- | --- |\n" + "".join(rows))
+        if getattr(command, "commands", None):
+            listed = sorted(child for child, found in command.commands.items() if not found.hidden)
+            lines.append(f"\nCommands: {', '.join(f'`{child}`' for child in listed)}\n")
+    return "".join(lines)
+
+
+def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for child, found in sorted(getattr(command, "commands", {}).items()):
+        if not found.hidden:
+            yield from _walk(f"{name} {child}", found)
+
+
+def _option_row(parameter: Any) -> str:
+    value = parameter.metavar or parameter.name.upper()
+    if parameter.param_type_name == "argument":
+        shown = value
+    else:
+        shown = ", ".join([*parameter.opts, *parameter.secondary_opts])
+        shown += "" if parameter.is_flag or parameter.count else f" {value}"
+    notes = [_plain(parameter.help)]
+    if parameter.required:
+        notes.append("Required.")
+    elif isinstance(parameter.default, str | int | float) and not parameter.is_flag:
+        notes.append(f"Default: {parameter.default}.")
+    return f"| `{_cell(shown)}` | {_cell(' '.join(filter(None, notes)))} |\n"
+
+
+def describe_document() -> str:
+    """Markdown of every key of a pipeline document, by part, from the model's own descriptions."""
+    from datops_assets.components.document import PipelineDocument
+    from datops_assets.quality.types import print_types
+
+    schema = PipelineDocument.model_json_schema()
+    lines = [_WRITTEN_BY + "# Pipeline document\n"]
+    for name, part in _parts("PipelineDocument", schema):
+        lines.append(f"\n## {name}\n\n{_plain(part.get('description'))}\n\n| key | takes | default | |\n")
+        lines.append("| --- | --- | --- | --- |\n")
+        required = set(part.get("required", ()))
+        for key, field in part["properties"].items():
+            default = "required" if key in required else _default(field)
+            text = _cell(_plain(field.get("description")))
+            lines.append(f"| `{key}` | {_cell(_kind(field))} | {_cell(default)} | {text} |\n")
+    return "".join(lines) + _EXPLAINED.format(types=print_types())
+
+
+_EXPLAINED = """
+## What `load` means
+
+| value | which loads silver holds |
+| --- | --- |
+| `append` | every load; where the contract has a `key`, of each key the winner by `latest_by`, then by load order |
+| `merge` | as `append`, and a `key` is demanded |
+| `replace` | those of the newest delivery |
+| `snapshot` | as `replace`, and a `key` is demanded |
+
+The newest delivery is the newest day's files where there is `partition:`. Else files of new names are a new delivery,
+and a file of the live delivery with new content renews just that file: what was taken away leaves, the others stay.
+Older loads are `superseded` once every file of the delivery is loaded, and not before. Bronze keeps all rows.
+
+## What `changed_file` means
+
+What a run does with a file whose path is loaded, and whose content is another one now; one that was only touched is
+left alone. Under `load: replace` and `snapshot` the value `append` does what `replace` does.
+
+| value | the new content | the load before it |
+| --- | --- | --- |
+| `replace` | is loaded | is `superseded`: its rows leave silver |
+| `append` | is loaded | stays live beside it |
+| `refuse` | is refused, and the run fails | stays live; `datops load undo` of it lets the new one in at the next run |
+
+## Which delivered column is which
+
+A delivered name becomes a contract name by what `rename:` says of it, written exactly as it was delivered. Without
+that it is split before each capital letter that follows a small letter or a digit and put in lower case; whatever is
+neither a letter from a to z nor a digit becomes one `_`, with none at the ends. So `customerId`, `Customer ID` and
+`customer-id` are all `customer_id`, and `Member No.` is `member_no`. Where several delivered names become the same
+one, the first that has a value counts. A delivered column that the contract does not name stays in bronze. A contract
+column that no file has is null; where the contract demands it, a run and `datops contract test` say so.
+
+## Column types
+
+{types}
+
+`numeric` and `double` take a decimal point only: for `1.234,56` there is no option. Declare the column as
+`{{type: text, regex: '-?[0-9.]+,[0-9]{{2}}'}}` and turn it into a number in gold:
+`replace(replace(price, '.', ''), ',', '.')::numeric(12,2)`.
+
+## The short form
+
+For a first look at files, without contracts: each entry becomes a pipeline with one table, which has bronze only.
+
+```yaml
+source_systems:
+  - {{name: legacy, type: csv, path: data/legacy/orders.csv}}
+  - {{name: events, type: jsonl, path: data/events}}
+```
+
+| key | takes | |
+| --- | --- | --- |
+| `name` | text | Name of the pipeline; each stands once. |
+| `type` | `csv`, `jsonl`, `json`, `parquet` | Format of the files, whatever their ending. |
+| `path` | text | A file, a folder, or a folder and a pattern such as `data/legacy/*.csv`. ${{NAME}} is a variable. |
+
+The table of a file is called like the file up to its first dot: `bronze.legacy_orders`. A folder stands for the
+files in it that end in `.csv` (or whatever `type` says), without its subfolders, and all of them are one table that
+is called like the folder: `bronze.events_events`. Files with different columns are then mixed in it: give each kind
+an entry of its own, or write the full form, which has many tables. `team:` beside `source_systems:` says who answers.
+"""
+
+
+def _parts(name: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The document and its parts in the order in which they are referred to."""
+    known = {name: schema, **schema.get("$defs", {})}
+    waiting = [name]
+    for shown in waiting:
+        properties = known[shown].get("properties")
+        if properties:
+            yield shown, known[shown]
+        referred = re.findall(r'"#/\$defs/(\w+)"', json.dumps(properties or known[shown]))
+        waiting += [part for part in dict.fromkeys(referred) if part not in waiting]
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    for together in ("anyOf", "oneOf", "allOf"):
+        if together in field:
+            kinds = dict.fromkeys(_kind(one) for one in field[together] if one.get("type") != "null")
+            return "value" if {"text", "number", "true or false"} <= kinds.keys() else " or ".join(kinds)
+    if field.get("type") == "array":
+        return f"list of {_plural(_kind(field.get('items', {})))}"
+    if field.get("type") == "object":
+        values = field.get("additionalProperties")
+        return f"map of {_plural(_kind(values))}" if isinstance(values, dict) else "map"
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    return words.get(str(field.get("type")), "any value")
+
+
+def _plural(kind: str) -> str:
+    return {"text": "texts", "number": "numbers", "value": "values"}.get(kind, kind)
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    value = field.get("default")
+    return "" if value is None or value in ([], {}) or isinstance(value, dict) else f"`{json.dumps(value)}`"
+
+
+def _plain(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": describe_commands, "pipeline-document.md": describe_document}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with --check name the stale ones."""
+    stale = []
+    for name, describe in PAGES.items():
+        page = REFERENCE / name
+        text = describe()
+        if page.exists() and page.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in arguments:
+            page.parent.mkdir(exist_ok=True)
+            page.write_text(text, encoding="utf-8")
+            print(f"wrote docs/reference/{name}")
+    if stale and "--check" in arguments:
+        print(
+            f"stale: {', '.join(f'docs/reference/{name}' for name in stale)}; run make docs", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
