@@ -3,11 +3,13 @@
     DatopsError
     ├── RetryableError          try again: the same call may succeed later
     │   ├── WarehouseUnreachableError
+    │   ├── SourceUnreachableError
     │   ├── FileChangedError
     │   └── LockTakenError
     ├── TerminalError           stop for a person: nothing changes until somebody acts
     │   ├── DeclarationError    the YAML is wrong (exit code 2)
     │   ├── WarehouseError      the server is missing, too old, refuses us, or is full
+    │   ├── SourceRefusedError  a source is there and says no: credentials, permissions, no such table
     │   ├── ContainerDamagedError   a file as a whole cannot be read
     │   ├── LoadRefusedError    a policy of the document says no
     │   └── BlockedError        a blocking check failed; silver was rolled back
@@ -40,6 +42,10 @@ class WarehouseUnreachableError(RetryableError):
     """The server does not answer (yet)."""
 
 
+class SourceUnreachableError(RetryableError):
+    """A database or an API does not answer, or stopped in the middle; nothing of the unit was kept."""
+
+
 class FileChangedError(RetryableError):
     """A file grew, shrank or vanished while it was being read; nothing of it was kept."""
 
@@ -58,6 +64,10 @@ class DeclarationError(TerminalError):
 
 class WarehouseError(TerminalError):
     """The warehouse is missing, too old, refuses us, or is full."""
+
+
+class SourceRefusedError(TerminalError):
+    """A database or an API says no: wrong credentials, no permission, no such table or page."""
 
 
 class ContainerDamagedError(TerminalError):

@@ -60,12 +60,24 @@ def _option_row(parameter: Any) -> str:
 
 def describe_document() -> str:
     """Markdown of every key of a pipeline document, by part, from the model's own descriptions."""
-    from datops_assets.components.document import PipelineDocument
+    from datops_assets.components.document import PipelineDocument, TableDocument
+    from datops_assets.components.sources import BUILT_IN, source_kind
     from datops_assets.quality.types import print_types
 
     schema = PipelineDocument.model_json_schema()
+    shown = dict(_parts("PipelineDocument", schema))
+    common = TableDocument.model_json_schema()["properties"]
+    for kind in map(source_kind, BUILT_IN):
+        for model in (kind.settings, kind.table):
+            for name, part in _parts(model.__name__, model.model_json_schema()):
+                own = {
+                    k: v
+                    for k, v in part["properties"].items()
+                    if model is not kind.table or v != common.get(k)
+                }
+                shown.setdefault(name, {**part, "properties": own})
     lines = [_WRITTEN_BY + "# Pipeline document\n"]
-    for name, part in _parts("PipelineDocument", schema):
+    for name, part in shown.items():
         lines.append(f"\n## {name}\n\n{_plain(part.get('description'))}\n\n| key | takes | default | |\n")
         lines.append("| --- | --- | --- | --- |\n")
         required = set(part.get("required", ()))

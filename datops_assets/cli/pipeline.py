@@ -41,7 +41,7 @@ def list_pipelines(config: Config = None, as_json: Json = False) -> None:
             "team": document.team,
             "tables": len(document.tables),
             "with_contract": sum(table.contract is not None for table in document.tables.values()),
-            "path": document.source.path,
+            "source": document.source.shown,
             "schedule": document.schedule,
         }
         for document in documents(read_settings(), None, config)

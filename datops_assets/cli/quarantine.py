@@ -92,7 +92,7 @@ def replay(table: TableName, config: Config = None, as_json: Json = False) -> No
             table=name,
             contract=spec.contract,
             rename=spec.rename,
-            disposition=spec.load,
+            disposition=spec.disposition,
         )
     if as_json:
         say_json(dataclasses.asdict(replayed))

@@ -10,7 +10,8 @@ import typer
 from datops_assets.errors import DeclarationError, TerminalError
 
 if TYPE_CHECKING:
-    from datops_assets.components.document import LoadedDocument, PipelineDocument
+    from datops_assets.components.document import PipelineDocument
+    from datops_assets.components.documents import LoadedDocument
     from datops_assets.config.settings import Settings
 
 Config = Annotated[
@@ -48,8 +49,11 @@ def require_folder(settings: Settings, loaded: LoadedDocument) -> None:
 
     raises    TerminalError: its folder does not exist
     """
-    from datops_assets.components.document import resolve_path
+    from datops_assets.components.sources.files import FilesSource
+    from datops_assets.components.sources.templates import resolve_path
 
+    if not isinstance(loaded.document.source, FilesSource):
+        return
     folder = resolve_path(loaded.document.source.path, settings.project_root)
     if not folder.is_dir():
         where = ["source_systems"] if loaded.bare else ["source", "path"]

@@ -23,11 +23,11 @@ def validate(
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
     from datops_assets.components.declarations import read_declared
-    from datops_assets.components.document import PipelineDocument
+    from datops_assets.components.sources import document_schema
     from datops_assets.config.settings import read_settings
 
     if schema is not None:
-        schema.write_text(json.dumps(PipelineDocument.model_json_schema(), indent=2) + "\n", encoding="utf-8")
+        schema.write_text(json.dumps(document_schema(), indent=2) + "\n", encoding="utf-8")
     declared = read_declared(read_settings().project_root, paths or [])
     if as_json:
         say_json(

@@ -21,6 +21,7 @@ from datops_assets.components.partitions import (
     files_without_day,
     record_days,
 )
+from datops_assets.components.sources import declared_table, open_source
 from datops_assets.errors import RetryableError
 from datops_assets.telemetry.printable import one_line
 
@@ -56,11 +57,14 @@ def bronze_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
         key,
         deps=[dg.AssetKey(upstream.split("/")) for upstream in document.after],
         group_name="bronze",
-        kinds={table.format or _format_of(table.files), "postgres"},
+        kinds={table.technology, "postgres"},
         owners=owners_of(document, table),
         tags={**document.tags, **table.tags, **layer_tags("bronze", table)},
         description=_description(document, name),
-        metadata={"dagster/relation_identifier": f"bronze.{document.pipeline}_{name}", "files": table.files},
+        metadata={
+            "dagster/relation_identifier": f"bronze.{document.pipeline}_{name}",
+            "delivered_as": table.delivered_as,
+        },
         partitions_def=daily_partitions(document, table) if by_day else None,
         freshness_policy=None if table.contract else freshness_policy(document, table),
     )
@@ -78,7 +82,7 @@ def bronze_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
         with failing_as_dagster(), open_catalogue() as catalogue:
             loaded = _load(context, catalogue, document, name, days)
             _try_again(context, document, loaded)
-            if table.partition is not None:
+            if table.days is not None:
                 record_days(context, key, days, days_in_bronze(catalogue, document, name, context.run.run_id))
         for result in loaded.results:
             context.log.info(_line(result))
@@ -97,7 +101,7 @@ def _description(document: PipelineDocument, name: str) -> str:
 
 def layer_tags(layer: str, table: TableDocument) -> dict[str, str]:
     """Tags that selections and conditions go by."""
-    return {"layer": layer, **(DAILY if table.partition else {})}
+    return {"layer": layer, **(DAILY if table.days else {})}
 
 
 def step_name(name: str, document: PipelineDocument, by_day: bool) -> str:
@@ -112,18 +116,19 @@ def _load(
     name: str,
     days: list[str] | None,
 ) -> "TableLoaded":
-    from datops_assets.ingestion import FileSource, load_table
+    from datops_assets.ingestion import load_table
 
-    table = document.file_table(name, catalogue.settings.project_root)
-    return load_table(
-        catalogue.conn,
-        FileSource(),
-        table,
-        batch=context.run.run_id,
-        run_id=context.run.run_id,
-        partitions=days,
-        adbc_url=catalogue.warehouse.url,
-    )
+    root = catalogue.settings.project_root
+    with open_source(document, root) as source:
+        return load_table(
+            catalogue.conn,
+            source,
+            declared_table(document, name, root),
+            batch=context.run.run_id,
+            run_id=context.run.run_id,
+            partitions=days,
+            adbc_url=catalogue.warehouse.url,
+        )
 
 
 def _try_again(context: dg.AssetExecutionContext, document: PipelineDocument, loaded: "TableLoaded") -> None:
@@ -184,18 +189,18 @@ def files_check(document: PipelineDocument, *, by_day: bool = True) -> dg.AssetC
 def _judge_files(
     catalogue: Any, document: PipelineDocument, key: dg.AssetKey, run_id: str
 ) -> tuple[dg.AssetCheckResult, list[str]]:
-    from datops_assets.ingestion import landing_findings, refused_loads
+    from datops_assets.ingestion import FileTable, landing_findings, refused_loads
     from datops_assets.quality import list_quarantine
 
     name = key.path[-1]
-    table = document.file_table(name, catalogue.settings.project_root)
+    table = declared_table(document, name, catalogue.settings.project_root)
     refused = refused_loads(catalogue.conn, document.pipeline, name, run_id=run_id)
     waiting = list_quarantine(catalogue.conn, document.pipeline, name)
     damaged = sum(reason.rows for reason in waiting if reason.stage == "bronze")
-    missing = [str(finding) for finding in landing_findings(catalogue.conn, table)]
-    if document.tables[name].partition is not None and (
-        paths := files_without_day(catalogue, document, name)
-    ):
+    missing = []
+    if isinstance(table, FileTable):
+        missing = [str(finding) for finding in landing_findings(catalogue.conn, table)]
+    if document.tables[name].days is not None and (paths := files_without_day(catalogue, document, name)):
         missing.append(f"{len(paths)} file(s) belong to no day of the partitions, e.g. {paths[0]}")
     result = dg.AssetCheckResult(
         asset_key=key,
@@ -293,8 +298,3 @@ def retry_policy(document: PipelineDocument) -> dg.RetryPolicy | None:
         backoff=dg.Backoff.EXPONENTIAL,
         jitter=dg.Jitter.PLUS_MINUS,
     )
-
-
-def _format_of(pattern: str) -> str:
-    ending = pattern.removesuffix(".gz").rpartition(".")[2].lower()
-    return {"ndjson": "jsonl"}.get(ending, ending) if ending.isalnum() else "file"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datops_assets.components.document import (
+from datops_assets.components.documents import (
     LoadedDocument,
     check_beside,
     check_together,

@@ -57,20 +57,20 @@ def daily_partitions(document: PipelineDocument, table: TableDocument) -> dg.Dai
     All tables of a source start at the earliest `start`: a backfill over several of them
     needs one list of days.
     """
-    if table.partition is None:
+    if table.days is None:
         return None
     return dg.DailyPartitionsDefinition(start_date=first_day(document), end_offset=1)
 
 
 def first_day(document: PipelineDocument) -> str:
     """The first day of the source's partitions, as a partition key."""
-    starts = [table.partition.start for table in document.tables.values() if table.partition]
+    starts = [table.days.start for table in document.tables.values() if table.days]
     return min(starts).isoformat()
 
 
 def asked_days(context: dg.AssetExecutionContext, table: TableDocument) -> list[str] | None:
     """The days this step is for; None means everything that is new, as always where a table has no days."""
-    if table.partition is None or not (context.has_partition_key or context.has_partition_key_range):
+    if table.days is None or not (context.has_partition_key or context.has_partition_key_range):
         return None
     return list(context.partition_keys)
 

@@ -13,14 +13,15 @@ from pydantic import Field
 
 from datops_assets.components.automation import TO_SILVER
 from datops_assets.components.bronze import bronze_asset, files_check, keys_of
-from datops_assets.components.document import PipelineDocument, read_documents
-from datops_assets.components.file_sensor import file_sensor
+from datops_assets.components.document import PipelineDocument
+from datops_assets.components.documents import read_documents
 from datops_assets.components.silver import silver_asset
+from datops_assets.components.source_sensor import is_watched, source_sensor
 from datops_assets.config.settings import find_project_root
 
 
 class Pipeline(dg.Component, dg.Model, dg.Resolvable):
-    """Tables of one source system, from files to checked silver tables.
+    """Tables of one source system, from its files or rows to checked silver tables.
 
     The document is read by datops itself and never passes through a template engine.
     """
@@ -56,7 +57,7 @@ def pipeline_definitions(document: PipelineDocument) -> dg.Definitions:
         assets=shown.assets,
         asset_checks=shown.asset_checks,
         jobs=jobs,
-        sensors=[file_sensor(document, name)],
+        sensors=[source_sensor(document, name)] if is_watched(document) else [],
         schedules=schedules,
     )
 

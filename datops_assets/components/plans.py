@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.catalogue import Catalogue
 from datops_assets.components.document import PipelineDocument
+from datops_assets.components.sources import declared_table, open_source
 
 if TYPE_CHECKING:
-    from datops_assets.ingestion import FileTable
     from datops_assets.quality import JudgementPlan
 
 Row = dict[str, Any]
@@ -31,13 +31,15 @@ def plan_pipeline(catalogue: Catalogue, document: PipelineDocument) -> list[Row]
 
 
 def _planned_loads(catalogue: Catalogue, document: PipelineDocument, name: str) -> list[Row]:
-    from datops_assets.ingestion import FileSource, plan_load
+    from datops_assets.ingestion import plan_load
 
-    table = document.file_table(name, catalogue.settings.project_root)
+    root = catalogue.settings.project_root
+    table = declared_table(document, name, root)
     reasons: dict[tuple[str, str], list[str]] = {}
-    for one in plan_load(catalogue.conn, FileSource(), table):
-        reasons.setdefault((one.action, one.reason), []).append(one.path)
-    missing = no_file_yet(catalogue, table)
+    with open_source(document, root) as source:
+        for one in plan_load(catalogue.conn, source, table):
+            reasons.setdefault((one.action, one.reason), []).append(one.path)
+    missing = nothing_yet(catalogue, document, name)
     if missing is not None:
         reasons["nothing", missing] = []
     return [
@@ -53,15 +55,17 @@ def _planned_loads(catalogue: Catalogue, document: PipelineDocument, name: str) 
     ]
 
 
-def no_file_yet(catalogue: Catalogue, table: FileTable) -> str | None:
-    """Why a table that nothing was ever loaded into finds no file; None where it is as it should be."""
-    from datops_assets.ingestion import FileSource, list_loads
+def nothing_yet(catalogue: Catalogue, document: PipelineDocument, name: str) -> str | None:
+    """Why a table that nothing was ever loaded into finds nothing; None where it is as it should be."""
+    from datops_assets.ingestion import list_loads
 
-    if list_loads(catalogue.conn, table.source, table.name, limit=1) or FileSource().list_units(table):
+    if list_loads(catalogue.conn, document.pipeline, name, limit=1):
         return None
-    if not table.root.is_dir():
-        return f"the folder {table.root} does not exist"
-    return f"no file matches {table.pattern} below {table.root}"
+    root = catalogue.settings.project_root
+    table = declared_table(document, name, root)
+    with open_source(document, root) as source:
+        found = source.check(table)
+        return None if found.ok and source.list_units(table) else found.message
 
 
 def _planned_judgement(catalogue: Catalogue, document: PipelineDocument, name: str, coming: int) -> Row:
@@ -97,7 +101,9 @@ def _judgement_plan(catalogue: Catalogue, document: PipelineDocument, name: str)
 
     table = document.tables[name]
     assert table.contract is not None
-    return plan_judgement(catalogue.conn, document.pipeline, name, table.contract, table.rename, table.load)
+    return plan_judgement(
+        catalogue.conn, document.pipeline, name, table.contract, table.rename, table.disposition
+    )
 
 
 def loads_to_judge(catalogue: Catalogue, document: PipelineDocument) -> list[int]:

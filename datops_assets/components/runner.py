@@ -20,7 +20,7 @@ from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.partitions import daily_partitions, first_day
 from datops_assets.components.pipeline import job_definitions, job_name
-from datops_assets.components.plans import no_file_yet
+from datops_assets.components.plans import nothing_yet
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -196,13 +196,9 @@ def summarize(
     """Read from the catalogue what a run did."""
     rows = table_runs(catalogue, document, run_id, tables)
     notes = [
-        f"{table.label}: {missing}"
+        f"{document.pipeline}.{name}: {missing}"
         for name in tables or document.load_order()
-        if (
-            missing := no_file_yet(
-                catalogue, table := document.file_table(name, catalogue.settings.project_root)
-            )
-        )
+        if (missing := nothing_yet(catalogue, document, name))
     ]
     said = catalogue.conn.execute(_SAID, [run_id])
     notes += [f"{document.pipeline}.{table}: {sentence}" for table, sentence in said]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.document import PipelineDocument, TableDocument
+from datops_assets.components.sources import declared_table
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -59,9 +60,18 @@ def judge_samples(
     rows     at most this many records of each file
     raises   DeclarationError: a file is not there. ContainerDamagedError: one cannot be read at all
     """
+    from datops_assets.ingestion import FileTable
+
     spec = document.tables[name]
     assert spec.contract is not None
-    table = document.file_table(name, project_root)
+    table = declared_table(document, name, project_root)
+    if not isinstance(table, FileTable):
+        raise DeclarationError(
+            [
+                f"{table.label} comes from no files; to try its contract out:"
+                f" datops pipeline run {document.pipeline} --table {name} --sample 1000 --into try_out"
+            ]
+        )
     units = [_unit(table, file) for file in files] or [_newest(table)]
     tally = _Tally()
     for unit in units:

@@ -60,7 +60,7 @@ def silver_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
                 yield from _check_results(key, blocked.judgement, contract)
                 raise
             lineage = _column_lineage(catalogue, document, name)
-            if table.partition is not None:
+            if table.days is not None:
                 record_days(context, key, days, days_in_silver(catalogue, document, name, context.run.run_id))
         yield dg.MaterializeResult(metadata=_metadata(judgement) | lineage)
         yield from _check_results(key, judgement, contract)
@@ -116,7 +116,7 @@ def judge_documented(
         "table": name,
         "contract": table.contract,
         "rename": table.rename,
-        "disposition": table.load,
+        "disposition": table.disposition,
         "run_id": run_id,
     }
     if rebuild:

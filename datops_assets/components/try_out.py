@@ -22,6 +22,7 @@ from psycopg import sql
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.runner import OnStep, PipelineRun, require_tables, table_runs
+from datops_assets.components.sources import declared_table, open_source
 from datops_assets.errors import DatopsError, DeclarationError, WarehouseError
 from datops_assets.postgres.identifiers import bronze_table, quarantine_table, silver_table
 
@@ -101,23 +102,26 @@ class _Attempt:
     def load(self, scratch: Catalogue) -> None:
         """Load the first records of every file."""
         from datops_assets.ingestion import load_table
-        from datops_assets.ingestion.sampled import SampledFiles
+        from datops_assets.ingestion.sampled import Sampled
 
         for name in self.names:
             with self._step("bronze", name):
-                table = self.document.file_table(name, scratch.settings.project_root)
-                loaded = load_table(
-                    scratch.conn,
-                    SampledFiles(table, self.rows),
-                    table,
-                    batch=self.run_id,
-                    run_id=self.run_id,
-                    adbc_url=scratch.warehouse.url,
-                )
+                root = scratch.settings.project_root
+                table = declared_table(self.document, name, root)
+                with open_source(self.document, root) as source:
+                    loaded = load_table(
+                        scratch.conn,
+                        Sampled(source, table, self.rows),
+                        table,
+                        batch=self.run_id,
+                        run_id=self.run_id,
+                        adbc_url=scratch.warehouse.url,
+                    )
+                    found = source.check(table)
                 self.problems += [f"{result.path}: {result.error}" for result in loaded.failed]
                 self.problems += [loaded.pending] if loaded.pending else []
                 if not loaded.results:
-                    self.notes.append(f"{table.label}: no file {table.pattern} is ready below {table.root}")
+                    self.notes.append(f"{table.label}: nothing is ready: {found.message}")
 
     def judge(self, scratch: Catalogue, real: Catalogue) -> None:
         """Judge what was loaded; referring tables first, while the others stand for the real ones."""
@@ -137,7 +141,7 @@ class _Attempt:
                     table=name,
                     contract=contracts[name],
                     rename=table.rename,
-                    disposition=table.load,
+                    disposition=table.disposition,
                     run_id=self.run_id,
                 )
 

@@ -12,12 +12,22 @@ from datops_assets.ingestion.job import Progress
 from datops_assets.ingestion.landing import LandingFinding, landing_findings
 from datops_assets.ingestion.load import LoadResult, TableLoaded, load_table, plan_load
 from datops_assets.ingestion.plan import PlannedLoad
-from datops_assets.ingestion.source import ArrowDelivery, Delivery, Reachability, Source, TextDelivery, Unit
-from datops_assets.ingestion.tables import CsvOptions, FilePartition, FileTable, Landing
+from datops_assets.ingestion.source import (
+    ArrowDelivery,
+    CopyDelivery,
+    Delivery,
+    Reachability,
+    Reached,
+    Source,
+    TextDelivery,
+    Unit,
+)
+from datops_assets.ingestion.tables import CsvOptions, FilePartition, FileTable, Landing, SourceTable
 
 __all__ = [
     "ArrowDelivery",
     "BronzeColumn",
+    "CopyDelivery",
     "CsvOptions",
     "Delivery",
     "FilePartition",
@@ -30,7 +40,9 @@ __all__ = [
     "PlannedLoad",
     "Progress",
     "Reachability",
+    "Reached",
     "Source",
+    "SourceTable",
     "TableLoaded",
     "TextDelivery",
     "Unit",

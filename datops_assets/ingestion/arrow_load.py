@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from datops_assets.errors import LoadRefusedError, WarehouseUnreachableError
 from datops_assets.ingestion.arrow_json import json_objects
-from datops_assets.ingestion.arrow_types import bronze_type, unwritable_rows, wider, writable, written_type
+from datops_assets.ingestion.arrow_types import bronze_type, unwritable_rows, writable, written_type
 from datops_assets.ingestion.bronze import (
     BronzeColumn,
     WantedColumn,
@@ -24,7 +23,6 @@ from datops_assets.ingestion.bronze import (
     follow_columns,
     list_columns,
     numbering,
-    widen_column,
 )
 from datops_assets.ingestion.catalogue import Outcome
 from datops_assets.ingestion.damaged import DamagedRecords
@@ -32,6 +30,7 @@ from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import occurrences
 from datops_assets.ingestion.read_ahead import reading_ahead
 from datops_assets.ingestion.source import ArrowDelivery
+from datops_assets.ingestion.widening import fitting_column
 from datops_assets.postgres import failpoints
 from datops_assets.postgres.identifiers import warehouse_name
 from datops_assets.postgres.quarantine_table import ensure_quarantine_table
@@ -87,24 +86,8 @@ def _follow(conn: psycopg.Connection[Any], job: LoadJob, schema: pa.Schema) -> l
     wanted = [WantedColumn(name, bronze_type(kind)) for name, kind in delivered if not pa.types.is_null(kind)]
     known = {column.delivered: column for column in list_columns(conn, job.bronze.table_id)}
     for column, want in zip(follow_columns(conn, job.bronze, wanted, job.load_id), wanted, strict=True):
-        known[column.delivered] = _fitting(conn, job, column, want.type)
+        known[column.delivered] = fitting_column(conn, job, column, want.type)
     return [known.get(name) for name, _ in delivered]
-
-
-def _fitting(
-    conn: psycopg.Connection[Any], job: LoadJob, column: BronzeColumn, delivered: str
-) -> BronzeColumn:
-    if column.in_more:
-        return column
-    target = wider(column.type, delivered)
-    if target is None:
-        raise LoadRefusedError(
-            f"{job.unit.path}: column {column.delivered.name!r} is {delivered}, in bronze it is {column.type}, and no"
-            " type holds both without changing values; give the column another name, or load into another table"
-        )
-    if target != column.type:
-        widen_column(conn, job.bronze, column.name, target)
-    return replace(column, type=target)
 
 
 def _load(
@@ -127,6 +110,7 @@ def _load(
             failpoints.hit("after_copy")
             outcome = job.outcome(
                 delivery.content_hash(),
+                delivery.reached(),
                 batches.rows - damaged.count,
                 damaged.count,
                 list(delivery.schema().names),

@@ -1,4 +1,4 @@
-"""Which PostgreSQL type an Arrow type becomes, how values get there unchanged, what may widen. Pure.
+"""Which PostgreSQL type an Arrow type becomes, how values get there unchanged. Pure.
 
 ADBC writes only the types in `_WRITES`, each held by a round-trip test. Everything else is turned
 into one of them first: nanoseconds become text (PostgreSQL would round them), unsigned 64-bit
@@ -58,18 +58,7 @@ _PLAIN: dict[pa.DataType, str] = {
     pa.time64("ns"): "text",
     pa.duration("ns"): "text",
 }
-_WIDER: dict[str, tuple[str, ...]] = {
-    "smallint": ("integer", "bigint", "real", "double precision"),
-    "integer": ("bigint", "double precision"),
-}
-"""Changes of a column's type that change no value; whole numbers also widen to numeric (see `wider`).
-
-Not real to double precision: 0.1 would be 0.10000000149011612 from then on, also in a rebuild.
-"""
-_DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
-_MOST_DIGITS = 76
-"""What an Arrow decimal can hold; PostgreSQL could hold more."""
 
 
 def bronze_type(kind: pa.DataType) -> str:
@@ -97,29 +86,6 @@ def bronze_type(kind: pa.DataType) -> str:
     if kind in _PLAIN:
         return _PLAIN[kind]
     raise LoadRefusedError(f"values of type {kind} cannot be kept; write them as another type")
-
-
-def wider(held: str, delivered: str) -> str | None:
-    """Return the type that holds what a bronze column has and what is delivered; None: there is none.
-
-    promise    no value changes, neither of those there nor of those to come
-    """
-    if held == delivered or held in _WIDER.get(delivered, ()):
-        return held
-    if delivered in _WIDER.get(held, ()):
-        return delivered
-    one, other = _numeric_shape(held), _numeric_shape(delivered)
-    if one is None or other is None:
-        return None
-    whole, scale = max(one[0] - one[1], other[0] - other[1]), max(one[1], other[1])
-    return f"numeric({whole + scale},{scale})" if whole + scale <= _MOST_DIGITS else None
-
-
-def _numeric_shape(name: str) -> tuple[int, int] | None:
-    match = _NUMERIC.fullmatch(name)
-    if match is not None:
-        return int(match[1]), int(match[2])
-    return (_DIGITS[name], 0) if name in _DIGITS else None
 
 
 def written_type(name: str) -> pa.DataType:

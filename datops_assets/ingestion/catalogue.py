@@ -44,6 +44,8 @@ class LoadEntry:
     same_content_as: int | None
     superseded_by: int | None
     error: str | None
+    watermark: str | None
+    """What the source had reached with it; None where the source keeps no place."""
     reload_requested: bool
     """A person asked for the file again, so this entry holds it back no more."""
     started_at: datetime
@@ -59,6 +61,10 @@ class Outcome:
     damaged_rows: int
     header: list[str]
     differences: dict[str, Any]
+    watermark: str | None = None
+    """Where the source's next reading goes on."""
+    has_more: bool = False
+    """Whether the source has more right now."""
 
 
 _COLUMNS = ", ".join(
@@ -74,10 +80,23 @@ update datops.loads
    set state = 'superseded', superseded_by = case when state = 'loaded' then %(load_id)s end
  where table_id = %(table_id)s and path = %(path)s and state = any(%(replaces)s) and load_id <> %(load_id)s
 """
+# What is read again from an earlier place on takes the place of all that was read since.
+_SUPERSEDE_SINCE: LiteralString = """
+update datops.loads
+   set state = case when state in ('loaded', 'staged') then 'superseded' else state end,
+       superseded_by = case when state = 'loaded' then %(load_id)s else superseded_by end, reload_requested = false
+ where table_id = %(table_id)s and load_id >= %(rereads_from)s and load_id < %(load_id)s and watermark is not null
+"""
+_WATERMARK: LiteralString = """
+select watermark from datops.loads
+ where table_id = %(table_id)s and watermark is not null and state in ('loaded', 'staged', 'superseded', 'undone')
+   and load_id < coalesce(%(before)s, load_id + 1)
+ order by load_id desc limit 1
+"""
 _FINISH: LiteralString = """
 update datops.loads l
    set state = %(state)s, content_hash = %(content_hash)s, rows = %(rows)s, damaged_rows = %(damaged_rows)s,
-       header = %(header)s, differences = %(differences)s, finished_at = clock_timestamp(),
+       header = %(header)s, differences = %(differences)s, watermark = %(watermark)s, finished_at = clock_timestamp(),
        same_content_as = (select min(o.load_id) from datops.loads o
                            where o.table_id = l.table_id and o.content_hash = %(content_hash)s
                              and o.path <> l.path and o.state in ('loaded', 'staged', 'superseded', 'undone'))
@@ -136,13 +155,21 @@ def reserve_load(
 
 
 def finishing(
-    table_id: int, load_id: int, path: str, outcome: Outcome, *, state: str, replaces: Sequence[str]
+    table_id: int,
+    load_id: int,
+    path: str,
+    outcome: Outcome,
+    *,
+    state: str,
+    replaces: Sequence[str],
+    rereads_from: int | None = None,
 ) -> list[tuple[LiteralString, dict[str, Any]]]:
     """Return the statements that enter a load as done; they belong into the transaction that wrote its rows.
 
     The last one returns no row where another run has entered it as interrupted: then roll back.
 
     replaces   states in which older loads of the same path give way; their rows stay in bronze
+    rereads_from   the first load of those that give way because their rows were read again; None: none
     """
     values = {
         "table_id": table_id,
@@ -155,8 +182,35 @@ def finishing(
         "damaged_rows": outcome.damaged_rows,
         "header": Jsonb(outcome.header),
         "differences": Jsonb(outcome.differences) if outcome.differences else None,
+        "watermark": outcome.watermark,
+        "rereads_from": rereads_from,
     }
-    return [(_SUPERSEDE_PATH, values), (_FINISH, values)]
+    giving_way = [(_SUPERSEDE_PATH, values)] + ([(_SUPERSEDE_SINCE, values)] if rereads_from else [])
+    return [*giving_way, (_FINISH, values)]
+
+
+def withdraw_load(conn: psycopg.Connection[Any], load_id: int) -> None:
+    """Take a load's entry away as if it had not begun: the unit turned out to hold nothing new."""
+    conn.execute("delete from datops.loads where load_id = %s and state = 'loading'", (load_id,))
+
+
+def first_reread(conn: psycopg.Connection[Any], table_id: int) -> int | None:
+    """Return the first load that a person asked to read again, of a source that keeps its place."""
+    row = conn.execute(
+        "select min(load_id) from datops.loads where table_id = %s and reload_requested and watermark is not null",
+        (table_id,),
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def watermark_of(conn: psycopg.Connection[Any], table_id: int, before: int | None = None) -> str | None:
+    """Return where the next reading of a table goes on; None: at its beginning.
+
+    before     as it was before this load; None: now
+    """
+    row = conn.execute(_WATERMARK, {"table_id": table_id, "before": before}).fetchone()
+    return None if row is None else row[0]
 
 
 def end_load(conn: psycopg.Connection[Any], load_id: int, state: str, error: str) -> None:

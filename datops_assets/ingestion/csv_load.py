@@ -45,7 +45,7 @@ def load_csv(conn: psycopg.Connection[Any], job: LoadJob) -> Outcome:
 
 def _load(conn: psycopg.Connection[Any], job: LoadJob, *, careful: bool) -> Outcome:
     with job.open_text() as delivery, DamagedRecords(job.load_id) as damaged:
-        text = open_csv(job.watched(delivery), job.csv, job.unit.path)
+        text = open_csv(job.watched(delivery.chunks()), job.csv, job.unit.path)
         wanted = [WantedColumn(column, "text") for column in occurrences(text.columns)]
         columns = follow_columns(conn, job.bronze, wanted, job.load_id)
         require_types(columns, wanted, job.unit.path)
@@ -64,7 +64,11 @@ def _load(conn: psycopg.Connection[Any], job: LoadJob, *, careful: bool) -> Outc
             damaged.write(conn, job.source, job.table)
             failpoints.hit("after_quarantine")
             outcome = job.outcome(
-                delivery.content_hash(), records - damaged.count, damaged.count, text.columns
+                delivery.content_hash(),
+                delivery.reached(),
+                records - damaged.count,
+                damaged.count,
+                text.columns,
             )
             job.finish(conn, outcome)
             failpoints.hit("before_commit")

@@ -27,14 +27,16 @@ class FileSource(Source[FileTable]):
         self._now = now
 
     def check(self, table: FileTable) -> Reachability:
-        """Say whether the folder is there and may be read."""
+        """Say whether the folder is there and may be read, and how many files match."""
         if not table.root.is_dir():
-            return Reachability(False, f"{table.label}: there is no folder {table.root}")
+            return Reachability(False, f"the folder {table.root} does not exist")
         if not os.access(table.root, os.R_OK | os.X_OK):
-            return Reachability(False, f"{table.label}: no permission to read the folder {table.root}")
-        return Reachability(True, f"{table.label}: {len(self.list_units(table))} file(s) in {table.root}")
+            return Reachability(False, f"no permission to read the folder {table.root}")
+        found = len(self.list_units(table))
+        count = f"{found} file(s) match" if found else "no file matches"
+        return Reachability(True, f"{count} {table.pattern} below {table.root}")
 
-    def list_units(self, table: FileTable) -> Sequence[Unit]:
+    def list_units(self, table: FileTable, watermark: str | None = None) -> Sequence[Unit]:
         """List the files by partition, then by path as a person would sort it (2 before 10)."""
         return list_files(table, self._now())
 
@@ -63,6 +65,10 @@ class FileSource(Source[FileTable]):
 
     def acknowledge(self, unit: Unit) -> None:
         """Do nothing: files stay where they are."""
+
+    def hash_content(self, unit: Unit) -> str:
+        """Return the hash of the file as it lies on disk."""
+        return hash_file(unit)
 
 
 def hash_file(unit: Unit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import psycopg
 
 from datops_assets.errors import LoadRefusedError, LockTakenError
 from datops_assets.ingestion.bronze import BronzeTable
-from datops_assets.ingestion.catalogue import Outcome, finishing
+from datops_assets.ingestion.catalogue import LoadEntry, Outcome, finishing
 from datops_assets.ingestion.names import header_differences
-from datops_assets.ingestion.source import ArrowDelivery, Delivery, TextDelivery, Unit
-from datops_assets.ingestion.tables import CsvOptions, FileTable
+from datops_assets.ingestion.plan import PlannedLoad, same_content
+from datops_assets.ingestion.source import ArrowDelivery, CopyDelivery, Delivery, Reached, TextDelivery, Unit
+from datops_assets.ingestion.tables import CsvOptions, FileTable, SourceTable
 
 _EMPTY = (
     "{path} holds no record that could be loaded, and with `load: {load}` it would take the place of records;"
@@ -32,12 +33,20 @@ class Progress:
     """Size of the file; smaller than what is done where it is packed."""
 
 
+class UnchangedError(Exception):
+    """The unit turned out to hold what is loaded already; whoever reads it rolls back."""
+
+    def __init__(self, known: LoadEntry) -> None:
+        self.known = known
+        super().__init__(f"{known.path} holds what load {known.ulid} brought")
+
+
 @dataclass(frozen=True)
 class LoadJob:
     """One unit on its way into bronze."""
 
-    unit: Unit
-    declared: FileTable
+    planned: PlannedLoad
+    declared: SourceTable
     bronze: BronzeTable
     load_id: int
     ulid: str
@@ -48,6 +57,13 @@ class LoadJob:
     header_before: list[str] | None
     open: Callable[[Unit], Delivery]
     progress: Callable[[Progress], None] | None = None
+    rereads_from: int | None = None
+    """The first load whose rows this one brings again; it and those after it give way."""
+
+    @property
+    def unit(self) -> Unit:
+        """What is read."""
+        return self.planned.unit
 
     @property
     def source(self) -> str:
@@ -62,7 +78,12 @@ class LoadJob:
     @property
     def csv(self) -> CsvOptions:
         """How its CSV files are written."""
-        return self.declared.csv
+        return self.declared.csv if isinstance(self.declared, FileTable) else CsvOptions()
+
+    @property
+    def records(self) -> str | None:
+        """Where in a JSON document its records are."""
+        return self.declared.records if isinstance(self.declared, FileTable) else None
 
     def open_text(self) -> TextDelivery:
         """Open the unit, which is of a text format."""
@@ -76,10 +97,16 @@ class LoadJob:
         assert isinstance(delivery, ArrowDelivery)
         return delivery
 
-    def watched(self, delivery: TextDelivery) -> Iterator[bytes]:
+    def open_copy(self) -> CopyDelivery:
+        """Open the unit, which comes as PostgreSQL sends it."""
+        delivery = self.open(self.unit)
+        assert isinstance(delivery, CopyDelivery)
+        return delivery
+
+    def watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the chunks of a delivery, telling whoever watches."""
         done = 0
-        for chunk in delivery.chunks():
+        for chunk in chunks:
             yield chunk
             done += len(chunk)
             self.tell(done)
@@ -89,17 +116,24 @@ class LoadJob:
         if self.progress is not None:
             self.progress(Progress(self.unit.path, bytes_done, self.unit.size_bytes))
 
-    def outcome(self, content_hash: str, rows: int, damaged_rows: int, header: list[str]) -> Outcome:
+    def outcome(
+        self, content_hash: str, reached: Reached, rows: int, damaged_rows: int, header: list[str]
+    ) -> Outcome:
         """Sum up what was loaded, and what differs from the load before it.
 
         raises     LoadRefusedError: nothing was, where that would leave nothing of what was there before.
-                   The caller rolls back.
+                   UnchangedError: all of it is loaded already. The caller rolls back.
         """
+        known = same_content(self.planned, content_hash, self.declared.reading)
+        if self.unit.fingerprint is None and known is not None:
+            raise UnchangedError(known)
         if rows == 0 and self.declared.whole:
             raise LoadRefusedError(_EMPTY.format(path=self.unit.path, load=self.declared.disposition))
         before = self.header_before if header else None
         differences = header_differences(before, header, self.declared.rename)
-        return Outcome(content_hash, rows, damaged_rows, header, differences)
+        return Outcome(
+            content_hash, rows, damaged_rows, header, differences, reached.watermark, reached.has_more
+        )
 
     def finishing(self, outcome: Outcome) -> list[tuple[Any, dict[str, Any]]]:
         """Return the statements that enter it as done."""
@@ -110,6 +144,7 @@ class LoadJob:
             outcome,
             state=self.state,
             replaces=self.replaces,
+            rereads_from=self.rereads_from,
         )
 
     def finish(self, conn: psycopg.Connection[Any], outcome: Outcome) -> None:

@@ -41,7 +41,7 @@ from datops_assets.ingestion.json_text import (
     object_members,
 )
 from datops_assets.ingestion.names import Delivered
-from datops_assets.ingestion.source import TextDelivery
+from datops_assets.ingestion.source import Reached, TextDelivery
 from datops_assets.postgres import failpoints
 
 _FETCHED_BYTES = 32 << 20
@@ -98,7 +98,7 @@ def load_json(conn: psycopg.Connection[Any], job: LoadJob) -> Outcome:
     """
     stage = _stage_document if job.unit.format == "json" else _stage_lines
     with _staging(conn), DamagedRecords(job.load_id) as damaged:
-        content_hash = stage(conn, job, damaged)
+        content_hash, reached = stage(conn, job, damaged)
         names = _names(conn, job)
         columns = follow_columns(conn, job.bronze, names.wanted(), job.load_id)
         require_types(columns, names.wanted(), job.unit.path)
@@ -111,7 +111,7 @@ def load_json(conn: psycopg.Connection[Any], job: LoadJob) -> Outcome:
             damaged.write(conn, job.source, job.table)
             failpoints.hit("after_quarantine")
             header = [column.delivered.name for column in columns if column.delivered.occurrence == 1]
-            outcome = job.outcome(content_hash, rows, damaged.count, header)
+            outcome = job.outcome(content_hash, reached, rows, damaged.count, header)
             job.finish(conn, outcome)
             failpoints.hit("before_commit")
     return outcome
@@ -127,17 +127,18 @@ def _staging(conn: psycopg.Connection[Any]) -> Iterator[None]:
             conn.execute("drop table datops_staged; drop sequence datops_staged_row")
 
 
-def _stage_lines(conn: psycopg.Connection[Any], job: LoadJob, damaged: DamagedRecords) -> str:
+def _stage_lines(conn: psycopg.Connection[Any], job: LoadJob, damaged: DamagedRecords) -> tuple[str, Reached]:
+    """Copy the lines into the staging table; return the delivery's hash, and how far it reached."""
     try:
         with job.open_text() as delivery:
-            _copy_staged(conn, plain_lines(job.watched(delivery)), "(line)")
-            return delivery.content_hash()
+            _copy_staged(conn, plain_lines(job.watched(delivery.chunks())), "(line)")
+            return delivery.content_hash(), delivery.reached()
     except (NotPlainError, psycopg.DataError, psycopg.errors.StatementTooComplex):
         pass  # NUL, bytes that are not UTF-8, a line of 64 MiB: find out which line
     with job.open_text() as delivery:
-        lines = check_lines(split_lines(job.watched(delivery)))
+        lines = check_lines(split_lines(job.watched(delivery.chunks())))
         _copy_staged(conn, _good_lines(lines, damaged), "(_row, line)")
-        return delivery.content_hash()
+        return delivery.content_hash(), delivery.reached()
 
 
 def _good_lines(lines: Iterator[Line], damaged: DamagedRecords) -> Iterator[bytes]:
@@ -151,20 +152,20 @@ def _good_lines(lines: Iterator[Line], damaged: DamagedRecords) -> Iterator[byte
     return gathered(good())
 
 
-def _stage_document(conn: psycopg.Connection[Any], job: LoadJob, _: DamagedRecords) -> str:
+def _stage_document(conn: psycopg.Connection[Any], job: LoadJob, _: DamagedRecords) -> tuple[str, Reached]:
     with job.open_text() as delivery:
-        elements = _elements(job, job.watched(delivery))
+        elements = _elements(job, job.watched(delivery.chunks()))
         try:
             _copy_staged(conn, gathered(escaped(element.raw) + b"\n" for element in elements), "(line)")
         except (psycopg.DataError, psycopg.errors.StatementTooComplex):
             raise ContainerDamagedError(
                 f"{job.unit.path}: it holds bytes that are not utf-8, NUL bytes, or values nested too deeply"
             ) from None
-        return delivery.content_hash()
+        return delivery.content_hash(), delivery.reached()
 
 
 def _elements(job: LoadJob, chunks: Iterator[bytes]) -> Iterator[Element]:
-    return iter(ArrayElements(chunks, job.declared.records, job.unit.path))
+    return iter(ArrayElements(chunks, job.records, job.unit.path))
 
 
 def _copy_staged(conn: psycopg.Connection[Any], parts: Iterator[bytes], columns: LiteralString) -> None:

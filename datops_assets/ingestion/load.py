@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psycopg
 
@@ -16,6 +16,7 @@ from datops_assets.errors import (
     DatopsError,
     LoadRefusedError,
     RetryableError,
+    SourceRefusedError,
     WarehouseError,
     WarehouseUnreachableError,
 )
@@ -31,17 +32,18 @@ from datops_assets.ingestion.bronze import (
 )
 from datops_assets.ingestion.bronze_check import require_as_left
 from datops_assets.ingestion.catalogue import LoadEntry, Outcome
+from datops_assets.ingestion.copy_load import load_copy
 from datops_assets.ingestion.csv_load import load_csv
 from datops_assets.ingestion.delivery import finish_delivery
-from datops_assets.ingestion.files import hash_file
-from datops_assets.ingestion.job import LoadJob, Progress
+from datops_assets.ingestion.job import LoadJob, Progress, UnchangedError
 from datops_assets.ingestion.json_load import load_json
 from datops_assets.ingestion.plan import PlannedLoad, decide, live_entries, same_content
 from datops_assets.ingestion.source import Source, Unit
-from datops_assets.ingestion.tables import FileTable
+from datops_assets.ingestion.tables import SourceTable
 from datops_assets.postgres import failpoints
 from datops_assets.postgres.tables import find_table_id, lock_table, table_id
 
+TableT = TypeVar("TableT", bound=SourceTable)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -59,6 +61,8 @@ class LoadResult:
     error: str | None = None
     seconds: float = 0.0
     bytes: int = 0
+    has_more: bool = False
+    """Whether the source has more right after it."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,24 @@ class TableLoaded:
         return [result for result in self.results if result.error is not None]
 
 
-def plan_load(
-    conn: psycopg.Connection[Any], source: Source[FileTable], table: FileTable
-) -> list[PlannedLoad]:
-    """Say what the next run would load and why, unit by unit in load order. Changes nothing."""
+def plan_load(conn: psycopg.Connection[Any], source: Source[TableT], table: TableT) -> list[PlannedLoad]:
+    """Say what the next run would load and why, unit by unit in load order. Changes nothing.
+
+    raises     SourceUnreachableError, SourceRefusedError
+    """
     number = find_table_id(conn, table.source, table.name)
-    known = catalogue.known_entries(conn, number) if number is not None else {}
-    return [decide(unit, known.get(unit.path, ()), table.reading) for unit in source.list_units(table)]
+    if number is None:
+        return [decide(unit, (), table.reading) for unit in source.list_units(table)]
+    known = catalogue.known_entries(conn, number)
+    watermark = catalogue.watermark_of(conn, number, catalogue.first_reread(conn, number))
+    units = source.list_units(table, watermark)
+    return [decide(unit, known.get(unit.path, ()), table.reading) for unit in units]
 
 
 def load_table(
     conn: psycopg.Connection[Any],
-    source: Source[FileTable],
-    table: FileTable,
+    source: Source[TableT],
+    table: TableT,
     *,
     batch: str,
     run_id: str | None = None,
@@ -115,19 +124,26 @@ def load_table(
     adbc_url   where Parquet goes; None: as `conn`
     returns    per unit what became of it: the caller decides whether a failed one fails the run
     raises     WarehouseError, WarehouseUnreachableError: the server is the problem, not a unit.
+               SourceUnreachableError, SourceRefusedError: the source cannot say what there is.
                LockTakenError. What was loaded by then stays.
     promise    a unit is there whole or not at all, and never twice; killed at any moment, the
                next call completes the work
     """
     with lock_table(conn, table.source, table.name):
         run = _Run(conn, source, table, batch, run_id, schema, adbc_url, progress)
-        plan = plan_load(conn, source, table)
-        results = [
-            result
-            for planned in plan
-            if planned.action != "skip" and (partitions is None or planned.unit.partition_key in partitions)
-            if (result := run.take(planned)) is not None
-        ]
+        results: list[LoadResult] = []
+        goes_on = True
+        while goes_on:
+            plan = plan_load(conn, source, table)
+            taken = [
+                result
+                for planned in plan
+                if planned.action != "skip"
+                and (partitions is None or planned.unit.partition_key in partitions)
+                if (result := run.take(planned)) is not None
+            ]
+            results += taken
+            goes_on = bool(taken) and taken[-1].has_more
         pending = run.finish([planned.unit for planned in plan], results, partitions)
         return TableLoaded(
             table.source,
@@ -139,14 +155,14 @@ def load_table(
         )
 
 
-class _Run:
+class _Run(Generic[TableT]):
     """One call of load_table, under the table's lock."""
 
     def __init__(
         self,
         conn: psycopg.Connection[Any],
-        source: Source[FileTable],
-        table: FileTable,
+        source: Source[TableT],
+        table: TableT,
         batch: str,
         run_id: str | None,
         schema: str,
@@ -174,12 +190,10 @@ class _Run:
         content_hash = None
         if planned.action == "compare" and planned.unit.refused is None:
             try:
-                content_hash = hash_file(planned.unit)
+                content_hash = self.source.hash_content(planned.unit)
             except DatopsError as error:
                 return self._not_loaded(planned, self._reserve(planned, None), error, 0.0)
-            known = same_content(planned, content_hash, self.table.reading)
-            known = known or self._left_behind(planned, content_hash)
-            if known is not None:
+            if (known := self._known(planned, content_hash)) is not None:
                 catalogue.note_redelivery(self.conn, known.load_id, planned.unit)
                 return None
         if not self.begun:
@@ -191,7 +205,11 @@ class _Run:
         try:
             self._require_allowed(planned)
             outcome = self._load(self._job(planned, reserved))
-        except (ContainerDamagedError, LoadRefusedError, RetryableError) as error:
+        except UnchangedError as unchanged:
+            catalogue.withdraw_load(self.conn, reserved[0])
+            catalogue.note_redelivery(self.conn, unchanged.known.load_id, planned.unit)
+            return None
+        except (ContainerDamagedError, LoadRefusedError, SourceRefusedError, RetryableError) as error:
             if isinstance(error, WarehouseUnreachableError):
                 raise
             return self._not_loaded(planned, reserved, error, time.monotonic() - started)
@@ -205,7 +223,7 @@ class _Run:
         self.source.acknowledge(planned.unit)
         return LoadResult(
             *reserved, planned.path, "loaded", outcome.rows, outcome.damaged_rows, outcome.differences,
-            seconds=time.monotonic() - started, bytes=planned.unit.size_bytes,
+            seconds=time.monotonic() - started, bytes=planned.unit.size_bytes, has_more=outcome.has_more,
         )  # fmt: skip
 
     def finish(
@@ -215,10 +233,16 @@ class _Run:
         analyze_grown(self.conn, self.bronze, sum(result.rows for result in results))
         if not self.whole:
             return None
-        by_partition = self.table.partition is not None
         return finish_delivery(
-            self.conn, self.bronze.table_id, units, by_partition=by_partition, partitions=partitions
+            self.conn, self.bronze.table_id, units, by_partition=self.table.by_day, partitions=partitions
         )
+
+    def _known(self, planned: PlannedLoad, content_hash: str | None) -> LoadEntry | None:
+        """Return the entry that makes loading this content again pointless."""
+        if content_hash is None:
+            return None
+        known = same_content(planned, content_hash, self.table.reading)
+        return known or self._left_behind(planned, content_hash)
 
     def _left_behind(self, planned: PlannedLoad, content_hash: str) -> LoadEntry | None:
         """Return the entry of a file that lies there since an earlier delivery, and was only touched."""
@@ -241,7 +265,7 @@ class _Run:
     def _job(self, planned: PlannedLoad, reserved: tuple[int, str]) -> LoadJob:
         load_id, ulid = reserved
         return LoadJob(
-            unit=planned.unit,
+            planned=planned,
             declared=self.table,
             bronze=self.bronze,
             load_id=load_id,
@@ -251,21 +275,24 @@ class _Run:
             header_before=catalogue.previous_header(self.conn, self.bronze.table_id, load_id),
             open=self.source.open,
             progress=self.progress,
+            rereads_from=catalogue.first_reread(self.conn, self.bronze.table_id),
         )
 
     def _replaces(self) -> tuple[str, ...]:
         if self.whole:
             return ("staged",)
-        return () if self.table.changed_file == "append" else catalogue.LIVE
+        return () if self.table.changed_unit == "append" else catalogue.LIVE
 
     def _load(self, job: LoadJob) -> Outcome:
         if job.unit.format == "csv":
             return load_csv(self.conn, job)
-        if job.unit.format == "parquet":
-            from datops_assets.ingestion.arrow_load import load_arrow  # pyarrow takes 0.3 s to import
+        if job.unit.format in ("json", "jsonl"):
+            return load_json(self.conn, job)
+        if job.unit.format == "copy":
+            return load_copy(self.conn, job)
+        from datops_assets.ingestion.arrow_load import load_arrow  # pyarrow takes 0.3 s to import
 
-            return load_arrow(self.conn, job, self.adbc_url)
-        return load_json(self.conn, job)
+        return load_arrow(self.conn, job, self.adbc_url)
 
     def _require_allowed(self, planned: PlannedLoad) -> None:
         if planned.unit.refused is not None:
@@ -275,7 +302,7 @@ class _Run:
                 f"{planned.path}: its ending names no format; let `files:` match data only, or state"
                 " `format:` csv, jsonl, json or parquet"
             )
-        if self.table.changed_file == "refuse" and live_entries(planned):
+        if self.table.changed_unit == "refuse" and live_entries(planned):
             raise LoadRefusedError(
                 f"{planned.path} is loaded and has changed since, which `changed_file: refuse` does not allow;"
                 f" to take it instead of the old one: datops load undo {live_entries(planned)[-1].ulid},"

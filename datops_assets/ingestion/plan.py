@@ -29,7 +29,7 @@ class PlannedLoad:
         return self.unit.path
 
     @property
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str | None:
         """The unit's fingerprint."""
         return self.unit.fingerprint
 
@@ -49,6 +49,8 @@ def decide(unit: Unit, known: Sequence[LoadEntry], reading: str) -> PlannedLoad:
         return PlannedLoad(unit, "skip", unit.waiting, entries)
     if not entries:
         return PlannedLoad(unit, "load", "new", entries)
+    if unit.fingerprint is None:
+        return PlannedLoad(unit, "load", "only reading it tells whether it changed", entries)
     same = [
         entry
         for entry in entries

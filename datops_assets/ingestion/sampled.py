@@ -4,56 +4,62 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from typing import TypeVar
 
 import pyarrow as pa
 
 from datops_assets.errors import FileChangedError
 from datops_assets.ingestion.csv_records import CsvRecords
 from datops_assets.ingestion.csv_text import delivered_bytes, is_utf8, open_csv, transcoded
-from datops_assets.ingestion.files import CHUNK_BYTES, FileSource
+from datops_assets.ingestion.files import CHUNK_BYTES
 from datops_assets.ingestion.json_lines import Line, split_lines
 from datops_assets.ingestion.json_text import ArrayElements, Element
 from datops_assets.ingestion.listing import fingerprint
 from datops_assets.ingestion.source import ArrowDelivery, Delivery, Reachability, Source, TextDelivery, Unit
-from datops_assets.ingestion.tables import FileTable
+from datops_assets.ingestion.tables import FileTable, SourceTable
 
+TableT = TypeVar("TableT", bound=SourceTable)
 _IN_MEMORY_BYTES = 8 << 20
 
 
-class SampledFiles(Source[FileTable]):
-    """The files of one table, each cut after its first records.
+class Sampled(Source[TableT]):
+    """The units of one table, each cut after its first records.
 
     promise    what is damaged within those records still is; what comes after them is not looked at
     """
 
-    def __init__(self, table: FileTable, rows: int, files: FileSource | None = None) -> None:
+    def __init__(self, source: Source[TableT], table: TableT, rows: int) -> None:
+        self._source = source
         self._table = table
         self._rows = rows
-        self._files = files or FileSource()
 
-    def check(self, table: FileTable) -> Reachability:
-        """Say whether the folder is there and may be read."""
-        return self._files.check(table)
+    def check(self, table: TableT) -> Reachability:
+        """Say whether the source can be read."""
+        return self._source.check(table)
 
-    def list_units(self, table: FileTable) -> Sequence[Unit]:
-        """List the files as they are; those that wait are not sampled either."""
-        return self._files.list_units(table)
+    def list_units(self, table: TableT, watermark: str | None = None) -> Sequence[Unit]:
+        """List what there is; what waits is not sampled either. One look: a sample is no place to go on from."""
+        return [] if watermark else [self._cut(unit) for unit in self._source.list_units(table)]
+
+    def _cut(self, unit: Unit) -> Unit:
+        return replace(unit, most_rows=self._rows)
 
     def open(self, unit: Unit) -> Delivery:
-        """Open a file for one pass over its first records."""
-        delivery = self._files.open(unit)
-        if isinstance(delivery, ArrowDelivery):
+        """Open a unit for one pass over its first records."""
+        delivery = self._source.open(unit)
+        if isinstance(delivery, ArrowDelivery) and unit.fingerprint is not None:
             return _SampledBatches(delivery, unit, self._rows)
-        assert isinstance(delivery, TextDelivery)
-        return _SampledText(delivery, self._table, unit, self._rows)
+        if isinstance(delivery, TextDelivery) and isinstance(self._table, FileTable):
+            return _SampledText(delivery, self._table, unit, self._rows)
+        return delivery  # a source whose units have no bytes of their own stops after `most_rows` itself
 
-    def sketch(self, table: FileTable) -> list[str]:
-        """Name the columns of the newest file."""
-        return self._files.sketch(table)
+    def sketch(self, table: TableT) -> list[str]:
+        """Name the columns."""
+        return self._source.sketch(table)
 
     def acknowledge(self, unit: Unit) -> None:
         """Do nothing: files stay where they are."""

@@ -1,4 +1,4 @@
-"""What a source promises to the loader. Files keep it today; databases and APIs join by keeping it too."""
+"""What a source promises to the loader: files, databases, APIs and plug-ins keep it alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from datops_assets.ingestion.tables import Format
+from datops_assets.ingestion.tables import Format, SourceTable
 
 if TYPE_CHECKING:  # pyarrow takes 0.3 s to import; only Parquet needs it
     import pyarrow as pa
 
-TableT = TypeVar("TableT")
+TableT = TypeVar("TableT", bound=SourceTable)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Unit:
     format: Format | None
     """None: nobody said how it is written; it is refused, alone."""
     size_bytes: int
-    fingerprint: str
-    """Changes whenever the content may have changed; cheap to get."""
+    fingerprint: str | None
+    """Changes whenever the content may have changed; cheap to get. None: only reading it tells."""
     partition_key: str | None = None
     location: str = ""
     """Where the source itself finds it."""
@@ -41,10 +41,22 @@ class Unit:
     """Why it must not be taken yet; None when it is complete."""
     refused: str | None = None
     """Why it cannot be taken at all and what to do: the rest of a sentence about it."""
+    most_rows: int | None = None
+    """Deliver no more than the first so many rows: for trying out; None: all."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a source has been read once a delivery is loaded."""
+
+    watermark: str | None = None
+    """Where the next reading goes on, in the source's own words; None: it keeps no place."""
+    has_more: bool = False
+    """Whether there is more right now, so that the same run goes on."""
 
 
 class Delivery(ABC):
-    """An opened unit; a context manager. Read all of it, then ask for `content_hash`."""
+    """An opened unit; a context manager. Read all of it, then ask for `content_hash` and `reached`."""
 
     @abstractmethod
     def content_hash(self) -> str:
@@ -53,6 +65,10 @@ class Delivery(ABC):
         raises     FileChangedError: what was read is not one version of the unit.
                    The caller keeps nothing of it.
         """
+
+    def reached(self) -> Reached:
+        """Say where the next reading goes on; entered in the catalogue together with the rows."""
+        return Reached()
 
     @abstractmethod
     def close(self) -> None:
@@ -91,16 +107,44 @@ class ArrowDelivery(Delivery):
         """Yield the rows in order, in batches of bounded size."""
 
 
+class CopyDelivery(Delivery):
+    """Rows in PostgreSQL's binary COPY format, handed on as they are."""
+
+    @abstractmethod
+    def columns(self) -> list[tuple[str, str]]:
+        """Return name and PostgreSQL type of each column, in the order of the fields."""
+
+    @abstractmethod
+    def chunks(self, types: Sequence[str]) -> Iterator[bytes]:
+        """Yield the binary COPY stream, header and trailer included, cut anywhere.
+
+        types      PostgreSQL's type that each column is to be sent as; never narrower than its own
+        raises     SourceUnreachableError: the connection was lost
+        """
+
+    @abstractmethod
+    def rows(self) -> int:
+        """Return how many rows the source says it sent; asked for after the last chunk."""
+
+
 class Source(ABC, Generic[TableT]):
-    """Where rows come from. Five promises; the shared suite `SourceContract` in the tests checks them."""
+    """Where rows come from. Five promises, and one that a source may leave alone.
+
+    The shared suite `SourceContract` in the tests checks them. A context manager: what it holds open
+    it closes at the end.
+    """
 
     @abstractmethod
     def check(self, table: TableT) -> Reachability:
         """Say whether the table can be read now; never raises for an unreachable source."""
 
     @abstractmethod
-    def list_units(self, table: TableT) -> Sequence[Unit]:
-        """List all that is there now, in load order. The same state gives the same list. Opens no content."""
+    def list_units(self, table: TableT, watermark: str | None = None) -> Sequence[Unit]:
+        """List all that is there now, in load order. The same state gives the same list. Opens no content.
+
+        watermark  what the last load of the table reached, where this source keeps its place
+        raises     SourceUnreachableError, SourceRefusedError
+        """
 
     @abstractmethod
     def open(self, unit: Unit) -> Delivery:
@@ -113,3 +157,21 @@ class Source(ABC, Generic[TableT]):
     @abstractmethod
     def acknowledge(self, unit: Unit) -> None:
         """Hear that the unit is durably loaded. May be called again for the same unit after a crash."""
+
+    def hash_content(self, unit: Unit) -> str | None:
+        """Return the sha256 of a unit without loading it; None: only its load can tell.
+
+        raises     FileChangedError: it changed meanwhile, or is gone
+        """
+        return None
+
+    def close(self) -> None:
+        """Let go of what is open between units: connections, pools. May be called again."""
+
+    def __enter__(self) -> Self:
+        """Use the source inside a with block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close, whatever happened."""
+        self.close()

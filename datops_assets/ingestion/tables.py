@@ -11,7 +11,8 @@ from typing import Literal
 
 from datops_assets.errors import DeclarationError
 
-Format = Literal["csv", "jsonl", "json", "parquet"]
+Format = Literal["csv", "jsonl", "json", "parquet", "rows", "copy"]
+"""How a unit is written; `rows` are record batches of a driver, `copy` is PostgreSQL's binary COPY."""
 Disposition = Literal["append", "replace", "merge", "snapshot"]
 ChangedFile = Literal["append", "replace", "refuse"]
 
@@ -23,6 +24,11 @@ ENDINGS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 """File endings that name a format without being told; `.gz` may follow a text format."""
+
+
+def reading_of(*how: object) -> str:
+    """Return a short name for a way of reading: the same values, the same name."""
+    return hashlib.sha256(repr(how).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -78,22 +84,13 @@ class FilePartition:
             return None
 
 
-@dataclass(frozen=True)
-class FileTable:
-    """One table of a file source: which files, how they are written, what a new delivery does."""
+@dataclass(frozen=True, kw_only=True)
+class SourceTable:
+    """What every table of every source has: its names, and what a delivery does to those before it."""
 
     source: str
     name: str
-    root: Path
-    pattern: str
-    format: Format | None = None
-    csv: CsvOptions = CsvOptions()
-    records: str | None = None
-    """Path to the array in a JSON document ("data.items"); None: the document is the array."""
-    landing: Landing = Landing()
     disposition: Disposition = "append"
-    changed_file: ChangedFile = "replace"
-    partition: FilePartition | None = None
     rename: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -107,10 +104,49 @@ class FileTable:
         return self.disposition in ("replace", "snapshot")
 
     @property
+    def by_day(self) -> bool:
+        """Whether a unit belongs to a day, its partition."""
+        return False
+
+    @property
+    def changed_unit(self) -> ChangedFile:
+        """What a known path with new content does to the loads before it."""
+        return "replace"
+
+    @property
+    def reading(self) -> str:
+        """Return what changes when its units are to be read, or taken, in another way."""
+        return reading_of(self.whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTable(SourceTable):
+    """One table of a file source: which files, how they are written, what a new delivery does."""
+
+    root: Path
+    pattern: str
+    format: Format | None = None
+    csv: CsvOptions = CsvOptions()
+    records: str | None = None
+    """Path to the array in a JSON document ("data.items"); None: the document is the array."""
+    landing: Landing = Landing()
+    changed_file: ChangedFile = "replace"
+    partition: FilePartition | None = None
+
+    @property
+    def by_day(self) -> bool:
+        """Whether its files carry their day."""
+        return self.partition is not None
+
+    @property
+    def changed_unit(self) -> ChangedFile:
+        """As declared."""
+        return self.changed_file
+
+    @property
     def reading(self) -> str:
         """Return what changes when its files are to be read, or taken, in another way."""
-        how = (self.format, self.csv, self.records, self.changed_file, self.whole)
-        return hashlib.sha256(repr(how).encode()).hexdigest()[:16]
+        return reading_of(self.format, self.csv, self.records, self.changed_file, self.whole)
 
     def format_of(self, path: str) -> Format | None:
         """Return the stated format, else the one the ending names; None where it names none."""

@@ -214,7 +214,7 @@ def test_importing_nothing_runs_while_a_document_is_read(platform: Platform) -> 
     (platform.project / "trap.py").write_text("open('ran', 'w').close()\n")
     platform.write_document(with_contract("columns: {a: {type: text}}, pandera: 'trap:Schema'"))
     code = (
-        "from pathlib import Path; from datops_assets.components.document import read_documents;"
+        "from pathlib import Path; from datops_assets.components.documents import read_documents;"
         "read_documents(Path('pipeline.yaml'), Path('.'))"
     )
     subprocess.run(

@@ -117,7 +117,7 @@ def test_validate_writes_the_schema_for_editors(shop):
     shop.datops("validate", "pipeline.yaml", "--schema", "schema.json")
     schema = json.loads((shop.folder / "schema.json").read_text())
     assert schema["title"] == "PipelineDocument"
-    assert "tables" in schema["properties"]
+    assert "files" in schema["$defs"]["FileTableDocument"]["properties"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from datops_assets.components.document import PipelineDocument, read_documents
+from datops_assets.components.document import PipelineDocument
+from datops_assets.components.documents import read_documents
 
 
 class Landing:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from datops_assets.components.declarations import read_declared
-from datops_assets.components.document import read_documents, resolve_path
+from datops_assets.components.documents import read_documents
+from datops_assets.components.sources.templates import resolve_path
 from datops_assets.errors import DeclarationError
 
 GOOD = """\
@@ -97,7 +98,11 @@ def test_a_good_document_has_no_problem(tmp_path):
             "pipeline.yaml:13: tables.orders__row.[key]: names with two _ in a row "
             "are datops' own, expected no `__` and no _ at the end",
         ),
-        ("type: files", "type: ftp", "pipeline.yaml:3: source.type: expected files"),
+        (
+            "type: files",
+            "type: ftp",
+            "pipeline.yaml:3: source.type: there is no source of this type, expected one of: files",
+        ),
         (
             "path: data",
             "path: '${NOT SET}'",

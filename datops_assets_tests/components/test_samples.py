@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datops_assets.components.document import PipelineDocument, read_documents
+from datops_assets.components.document import PipelineDocument
+from datops_assets.components.documents import read_documents
 from datops_assets.components.runner import run_pipeline
 from datops_assets.components.samples import SampleVerdict, judge_samples
 from datops_assets.errors import ContainerDamagedError, DeclarationError

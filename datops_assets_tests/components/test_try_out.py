@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from datops_assets.components.document import PipelineDocument, read_documents
+from datops_assets.components.document import PipelineDocument
+from datops_assets.components.documents import read_documents
 from datops_assets.components.runner import PipelineRun, run_pipeline
 from datops_assets.components.try_out import try_out
 from datops_assets.errors import DeclarationError, WarehouseError
 from datops_assets.ingestion import FileTable
-from datops_assets.ingestion.sampled import SampledFiles
+from datops_assets.ingestion.files import FileSource
+from datops_assets.ingestion.sampled import Sampled
 from datops_assets.resources.scratch_database import scratch_database
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +160,7 @@ def test_nothing_real_is_touched_and_no_database_is_left(document, project, ware
 def test_a_table_without_a_file_is_said_so(document, project):
     (project / "landing" / "notes" / "1.jsonl").rename(project / "landing" / "notes" / "1.jsonl.tmp")
     (note,) = [note for note in attempt(document, project, tables=["notes"]).notes if "shop.notes" in note]
-    assert note == f"shop.notes: no file notes/*.jsonl is ready below {project / 'landing'}"
+    assert note == f"shop.notes: nothing is ready: no file matches notes/*.jsonl below {project / 'landing'}"
 
 
 def test_the_next_try_out_replaces_the_results_of_its_tables(document, project, warehouse):
@@ -259,8 +261,8 @@ def _until_gone(warehouse, name: str) -> None:
 def sample(folder: Path, name: str, content: bytes, rows: int, **declared) -> bytes:
     """What is delivered of a file when only its first records are wanted."""
     (folder / name).write_bytes(content)
-    table = FileTable("shop", "orders", folder, "*", **declared)
-    source = SampledFiles(table, rows)
+    table = FileTable(source="shop", name="orders", root=folder, pattern="*", **declared)
+    source = Sampled(FileSource(), table, rows)
     (unit,) = source.list_units(table)
     with source.open(unit) as delivery:
         return b"".join(delivery.chunks())
@@ -301,8 +303,8 @@ def test_a_sample_keeps_the_encoding_of_the_file(tmp_path):
 
 def test_a_sample_of_parquet_has_its_first_rows(tmp_path):
     pq.write_table(pa.table({"a": list(range(70_000))}), tmp_path / "a.parquet")
-    table = FileTable("shop", "orders", tmp_path, "*")
-    source = SampledFiles(table, 66_000)
+    table = FileTable(source="shop", name="orders", root=tmp_path, pattern="*")
+    source = Sampled(FileSource(), table, 66_000)
     (unit,) = source.list_units(table)
     with source.open(unit) as delivery:
         batches = [batch["a"].to_pylist() for batch in delivery.batches()]

@@ -38,7 +38,7 @@ def test_every_yaml_block_parses(block):
 
 @pytest.mark.parametrize("block", list(filter(_is_pipeline, BLOCKS)), ids=str)
 def test_every_pipeline_document_shown_is_valid(block, tmp_path, monkeypatch):
-    from datops_assets.components.document import check_together, read_documents
+    from datops_assets.components.documents import check_together, read_documents
 
     for name in re.findall(r"\$\{(\w+)\}", block.text):
         monkeypatch.setenv(name, str(tmp_path))

@@ -128,11 +128,11 @@ def _is_known(call: str, known: set[str]) -> bool:
 
 @pytest.mark.parametrize("key", ["load", "changed_file"])
 def test_every_value_of_a_policy_is_explained(reference, key):
-    from datops_assets.components.document import TableDocument
+    from datops_assets.components.sources.files import FileTableDocument
 
     page = reference.describe_document()
     explained = page.partition(f"## What `{key}` means")[2].partition("\n## ")[0]
-    for value in TableDocument.model_json_schema()["properties"][key]["enum"]:
+    for value in FileTableDocument.model_json_schema()["properties"][key]["enum"]:
         assert f"| `{value}` |" in explained
 
 

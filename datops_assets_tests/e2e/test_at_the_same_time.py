@@ -26,7 +26,7 @@ tables:
 DEFINITIONS = """\
 from pathlib import Path
 import dagster as dg
-from datops_assets.components.document import read_documents
+from datops_assets.components.documents import read_documents
 from datops_assets.components.pipeline import pipeline_definitions
 
 [loaded] = read_documents(Path("pipeline.yaml"), Path.cwd())

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from datops_assets.components.document import PipelineDocument, read_documents
+from datops_assets.components.document import PipelineDocument
+from datops_assets.components.documents import read_documents
 from datops_assets.components.runner import PipelineRun, run_pipeline
 
 REPORTS = Path(os.environ.get("COVID_DIR") or "/nowhere")

@@ -13,6 +13,7 @@ from datops_assets.ingestion import FileSource, FileTable, LoadEntry, TableLoade
 from datops_assets.ingestion.bronze import bronze_of
 from datops_assets.ingestion.catalogue import reserve_load
 from datops_assets.ingestion.job import LoadJob
+from datops_assets.ingestion.plan import PlannedLoad
 from datops_assets.postgres.tables import table_id
 from datops_assets_tests.conftest import TestWarehouse
 
@@ -53,7 +54,16 @@ class Lab:
         )
         unit = FileSource().list_units(self.table)[0]
         reserved = reserve_load(conn, bronze.table_id, unit, batch="b", run_id=None, content_hash=None)
-        return LoadJob(unit, self.table, bronze, *reserved, "loaded", (), None, FileSource().open)
+        return LoadJob(
+            PlannedLoad(unit, "load", "new"),
+            self.table,
+            bronze,
+            *reserved,
+            "loaded",
+            (),
+            None,
+            FileSource().open,
+        )
 
     def rows(self, columns: str = "*", order: str = "_load_id, _row") -> list[tuple[Any, ...]]:
         """Return bronze rows without our own columns, unless named."""
@@ -83,4 +93,4 @@ def lab(warehouse: TestWarehouse, tmp_path: Path) -> Lab:
     """A landing folder `orders/` declared as shop.orders, nothing in it yet."""
     folder = tmp_path / "landing"
     folder.mkdir()
-    return Lab(warehouse, folder, FileTable("shop", "orders", folder, "*"))
+    return Lab(warehouse, folder, FileTable(source="shop", name="orders", root=folder, pattern="*"))

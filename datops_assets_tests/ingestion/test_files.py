@@ -28,12 +28,12 @@ class TestFileSource(SourceContract):
         (tmp_path / "a.csv").write_text("x,y\n1,2\n")
         (tmp_path / "b.jsonl").write_text('{"x": 1}\n')
         pq.write_table(pa.table({"x": [1], "y": [2]}), tmp_path / "c.parquet")
-        return FileTable("shop", "orders", tmp_path, "*")
+        return FileTable(source="shop", name="orders", root=tmp_path, pattern="*")
 
     @pytest.fixture
     def missing(self, tmp_path: Path) -> FileTable:
         """Return a folder that is not there."""
-        return FileTable("shop", "orders", tmp_path / "nowhere", "*")
+        return FileTable(source="shop", name="orders", root=tmp_path / "nowhere", pattern="*")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_sketch_names_the_columns_of_the_newest_file(
     tmp_path: Path, name: str, content: bytes, columns: list[str]
 ) -> None:
     """Of every format; an empty folder has none."""
-    table = FileTable("shop", "orders", tmp_path, "*")
+    table = FileTable(source="shop", name="orders", root=tmp_path, pattern="*")
     assert FileSource().sketch(table) == []
     (tmp_path / name).write_bytes(content)
     assert FileSource().sketch(table) == columns

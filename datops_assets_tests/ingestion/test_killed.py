@@ -44,7 +44,7 @@ url, folder, pattern, disposition, name, hits = sys.argv[1:]
 if name:
     failpoints.arm(name, int(hits))
 with psycopg.connect(url, autocommit=True) as conn:
-    table = FileTable("shop", "orders", Path(folder), pattern, disposition=disposition)
+    table = FileTable(source="shop", name="orders", root=Path(folder), pattern=pattern, disposition=disposition)
     print("ready", flush=True)
     load_table(conn, FileSource(), table, batch="killed", adbc_url=url)
 """

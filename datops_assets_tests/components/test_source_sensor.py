@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from datops_assets.components import file_sensor
+from datops_assets.components import source_sensor
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.pipeline import pipeline_definitions
 from datops_assets.components.runner import run_pipeline
@@ -48,13 +48,13 @@ def test_a_folder_without_files_is_said_with_the_patterns(document, project, ins
     for file in (project / "landing").rglob("*.csv"):
         file.unlink()
     assert tick(document, instance).skip_message == (
-        "no file matches below landing; expected customers/*, orders/*"
+        "nothing found in landing; expected customers/*, orders/*"
     )
 
 
 def test_the_same_files_start_a_second_run_only_after_a_wait(document, instance, monkeypatch):
     now = 1_000_000.0
-    monkeypatch.setattr(file_sensor.time, "time", lambda: now)
+    monkeypatch.setattr(source_sensor.time, "time", lambda: now)
     cursor = tick(document, instance).cursor
     waiting = tick(document, instance, cursor)
     assert "did not take them; next try in 60 s" in waiting.skip_message

@@ -1,4 +1,4 @@
-"""One sensor a source: it starts a run when files are new, and says why when it does not."""
+"""One sensor a source: it starts a run when something is new, and says why when it does not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from datops_assets.components.bronze import keys_of
 from datops_assets.components.catalogue import open_catalogue
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.plans import loads_to_judge
+from datops_assets.components.sources import declared_table, kind_of, open_source
 from datops_assets.errors import DatopsError
 
 if TYPE_CHECKING:
@@ -52,21 +53,27 @@ class _Seen:
         return " and ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def file_sensor(document: PipelineDocument, job_name: str) -> dg.SensorDefinition:
-    """The sensor of one source. One run takes all that is new; the same files start it once.
+def is_watched(document: PipelineDocument) -> bool:
+    """Whether a look at the source tells cheaply if something is new."""
+    return kind_of(document).watched is not None
+
+
+def source_sensor(document: PipelineDocument, job_name: str) -> dg.SensorDefinition:
+    """The sensor of one source. One run takes all that is new; the same news start it once.
 
     The cursor holds a digest of the work that the last run was asked to do and how often it
     was asked for: files that stay new because their runs fail are asked for again with
     doubling waits, from 30 s up to an hour.
     """
+    what = kind_of(document).watched
     running = document.sensor == "running"
 
     @dg.sensor(
-        name=f"{document.pipeline}_files",
+        name=f"{document.pipeline}_{what}",
         job_name=job_name,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
-        description=f"Starts {job_name} when files of {document.pipeline} are new.",
+        description=f"Starts {job_name} when {what} of {document.pipeline} are new.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         filters = dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY)
@@ -77,7 +84,7 @@ def file_sensor(document: PipelineDocument, job_name: str) -> dg.SensorDefinitio
         try:
             seen = _look(document)
         except DatopsError as error:
-            return dg.SkipReason(f"cannot look for files: {error}")
+            return dg.SkipReason(f"cannot look for {what}: {error}")
         if not (seen.new or seen.to_judge):
             return dg.SkipReason(_why_nothing(document, seen.waiting))
         return _request(context, document, seen)
@@ -86,15 +93,17 @@ def file_sensor(document: PipelineDocument, job_name: str) -> dg.SensorDefinitio
 
 
 def _look(document: PipelineDocument) -> _Seen:
-    from datops_assets.ingestion import FileSource, plan_load
+    from datops_assets.ingestion import plan_load
 
     new: list[PlannedLoad] = []
     waiting: list[PlannedLoad] = []
-    with open_catalogue() as catalogue:
+    with open_catalogue() as catalogue, open_source(document, catalogue.settings.project_root) as source:
         for name in document.tables:
-            table = document.file_table(name, catalogue.settings.project_root)
-            for planned in plan_load(catalogue.conn, FileSource(), table):
-                (new if planned.action != "skip" else waiting).append(planned)
+            table = declared_table(document, name, catalogue.settings.project_root)
+            for planned in plan_load(catalogue.conn, source, table):
+                # What only reading tells would start a run at every look.
+                is_news = planned.action != "skip" and planned.fingerprint is not None
+                (new if is_news else waiting).append(planned)
         return _Seen(new, waiting, loads_to_judge(catalogue, document))
 
 
@@ -122,11 +131,11 @@ def _request(
 
 def _why_nothing(document: PipelineDocument, waiting: list[PlannedLoad]) -> str:
     if not waiting:
-        return f"no file matches below {document.source.path}; expected {_patterns(document)}"
+        return f"nothing found in {document.source.shown}; expected {_delivered(document)}"
     reasons = Counter(planned.reason for planned in waiting)
     return "nothing new: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
 
 
-def _patterns(document: PipelineDocument) -> str:
-    patterns = [table.files for table in document.tables.values()]
-    return ", ".join(patterns[:3]) + (f" and {len(patterns) - 3} more" if len(patterns) > 3 else "")
+def _delivered(document: PipelineDocument) -> str:
+    names = [table.delivered_as for table in document.tables.values()]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

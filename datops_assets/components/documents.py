@@ -1,0 +1,239 @@
+"""Documents of files: reading them, and holding them against each other.
+
+The bare form `source_systems: [{name, type, path}]` is turned into the full form here, so that
+nothing downstream knows two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from datops_assets.components.document import Part, PipelineDocument
+from datops_assets.components.plugins import PluginError
+from datops_assets.components.sources import BUILT_IN, document_model, source_kinds
+from datops_assets.components.sources.templates import unset_variables
+from datops_assets.components.texts import PathTemplate, TableName, is_name
+from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.errors import DeclarationError
+from datops_assets.quality import ForeignKeyRule
+
+
+class BareSource(Part):
+    """One entry of the bare form."""
+
+    name: TableName
+    type: Literal["csv", "jsonl", "json", "parquet"]
+    path: PathTemplate
+
+
+class BareDocument(Part):
+    """The bare form: bronze only, no contract yet."""
+
+    source_systems: list[BareSource] = Field(min_length=1)
+    team: str = "unassigned"
+
+
+@dataclass(frozen=True)
+class LoadedDocument:
+    """A document that is right in itself, and the file it came from."""
+
+    document: PipelineDocument
+    source: YamlSource
+    bare: bool = False
+
+
+def read_documents(path: Path, project_root: Path) -> list[LoadedDocument]:
+    """Read one file: one pipeline, or one for each entry of the bare form.
+
+    raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
+    """
+    source = read_yaml(path, shown_as=_shown(path, project_root))
+    if isinstance(source.values, dict) and "source_systems" in source.values:
+        return _read_bare(source)
+    document = validate(source, _model_of(source))
+    problems = [
+        problem
+        for key in document.source.templated
+        for problem in _unset_variables(source, ("source", key), getattr(document.source, key) or "")
+    ]
+    if problems:
+        raise DeclarationError(problems)
+    return [LoadedDocument(document, source)]
+
+
+def _model_of(source: YamlSource) -> type[PipelineDocument]:
+    """The model for the document's kind of source.
+
+    raises    DeclarationError: no such kind is installed
+    """
+    part = source.values.get("source") if isinstance(source.values, dict) else None
+    name = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(name, str):
+        return document_model(next(iter(BUILT_IN)))  # which says what is missing
+    if name not in (known := source_kinds()):
+        raise DeclarationError(
+            [
+                source.problem(
+                    ["source", "type"],
+                    f"there is no source of this type, expected one of: {', '.join(known)}"
+                    " (a plug-in brings more: `datops plugins list`)",
+                )
+            ]
+        )
+    try:
+        return document_model(name)
+    except PluginError as error:
+        raise DeclarationError([source.problem(["source", "type"], str(error))]) from error
+
+
+def check_together(documents: Iterable[LoadedDocument]) -> list[str]:
+    """What is wrong between documents: names that collide, references that lead nowhere."""
+    problems: list[str] = []
+    owner: dict[str, LoadedDocument] = {}
+    tables: dict[str, str] = {}
+    loaded = list(documents)
+    for item in loaded:
+        name = item.document.pipeline
+        if name in owner:
+            problems.append(
+                item.source.problem(
+                    ["pipeline"], f"also declared in {owner[name].source.file}, expected once"
+                )
+            )
+            continue
+        owner[name] = item
+        for table in item.document.tables:
+            problems += _collision(item, table, tables)
+    for item in loaded:
+        problems += _dangling(item, owner)
+    return problems
+
+
+def check_beside(aside: Iterable[LoadedDocument], declared: Iterable[LoadedDocument]) -> list[str]:
+    """Which names of documents from elsewhere the project's documents already have."""
+    known = list(declared)
+    pipelines = {item.document.pipeline: item.source.file for item in known}
+    tables = {
+        f"{item.document.pipeline}_{table}": f"{item.document.pipeline}.{table} of {item.source.file}"
+        for item in known
+        for table in item.document.tables
+    }
+    problems: list[str] = []
+    for item in aside:
+        name = item.document.pipeline
+        where = _name_of(item)
+        if name in pipelines:
+            what = f"{name} is declared in {pipelines[name]}, expected a name of its own"
+            problems.append(item.source.problem(where, what))
+            continue
+        for table in item.document.tables:
+            physical = f"{name}_{table}"
+            if physical in tables:
+                what = f"would share the table {physical} with {tables[physical]}, expected a name of its own"
+                problems.append(item.source.problem(["tables", table], what))
+    return problems
+
+
+def _name_of(item: LoadedDocument) -> list[str | int]:
+    """Where a document says its pipeline's name."""
+    if not item.bare:
+        return ["pipeline"]
+    names = [system["name"] for system in item.source.values["source_systems"]]
+    return ["source_systems", names.index(item.document.pipeline), "name"]
+
+
+def _collision(item: LoadedDocument, table: str, tables: dict[str, str]) -> list[str]:
+    """shop_a.b and shop.a_b would share bronze.shop_a_b."""
+    physical = f"{item.document.pipeline}_{table}"
+    here = f"{item.document.pipeline}.{table}"
+    there = tables.setdefault(physical, here)
+    if there == here:
+        return []
+    return [
+        item.source.problem(
+            ["tables", table], f"would share the table {physical} with {there}, expected a name of its own"
+        )
+    ]
+
+
+def _dangling(item: LoadedDocument, owner: Mapping[str, LoadedDocument]) -> list[str]:
+    problems: list[str] = []
+    for table, spec in item.document.tables.items():
+        for index, rule in enumerate(spec.contract.rules if spec.contract else ()):
+            if not isinstance(rule, ForeignKeyRule):
+                continue
+            source, _, name = rule.references.rpartition(".")
+            target = owner.get(source) if source else item
+            found = target.document.tables.get(name) if target else None
+            said = [f"references {rule.references}, expected a table with a contract"]
+            if found is not None and found.contract is not None:
+                columns = list(found.contract.columns)
+                said = [
+                    f"{rule.references} has no column {column}, expected one of: {', '.join(columns)}"
+                    for column in rule.columns
+                    if column not in columns
+                ]
+            where: list[str | int] = ["tables", table, "contract", "rules", index]
+            problems += [item.source.problem(where, what) for what in said]
+    return problems
+
+
+def _read_bare(source: YamlSource) -> list[LoadedDocument]:
+    bare = validate(source, BareDocument)
+    problems, documents = [], []
+    for index, system in enumerate(bare.source_systems):
+        problems += _unset_variables(source, ("source_systems", index, "path"), system.path)
+        try:
+            documents.append(LoadedDocument(_from_bare(system, bare.team), source, bare=True))
+        except ValidationError as error:
+            where: list[str | int] = ["source_systems", index, "path"]
+            problems += [
+                source.problem(where, item["msg"].removeprefix("Value error, ")) for item in error.errors()
+            ]
+    if problems:
+        raise DeclarationError(problems)
+    return documents
+
+
+def _from_bare(system: BareSource, team: str) -> PipelineDocument:
+    folder, pattern = _split_pattern(system.path, system.type)
+    stem = folder.name if "*" in pattern else pattern.split(".")[0]
+    table = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+    values: dict[str, Any] = {
+        "pipeline": system.name,
+        "team": team,
+        "source": {"type": "files", "path": str(folder)},
+        "tables": {table if is_name(table) else system.name: {"files": pattern, "format": system.type}},
+    }
+    return document_model("files").model_validate(values)
+
+
+def _split_pattern(path: str, ending: str) -> tuple[Path, str]:
+    """Part a path where its first wildcard is, else before its file; a folder means its files of that type."""
+    parts = Path(path).parts
+    wild = next((n for n, part in enumerate(parts) if "*" in part), None)
+    if wild is not None:
+        return Path(*parts[:wild]), "/".join(parts[wild:])
+    if Path(path).suffix == "":
+        return Path(path), f"*.{ending}"
+    return Path(path).parent, Path(path).name
+
+
+def _unset_variables(source: YamlSource, path: tuple[str | int, ...], template: str) -> list[str]:
+    return [
+        source.problem(path, f"the variable {name} is not set, expected it in the environment or in .env")
+        for name in unset_variables(template)
+    ]
+
+
+def _shown(path: Path, project_root: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(project_root.resolve()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,133 @@
+"""Files as a kind of source: the keys of the document, and what ingestion makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from datops_assets.components.document import (
+    DailyPartition,
+    Part,
+    PipelineDocument,
+    SourceSettings,
+    TableDocument,
+)
+from datops_assets.components.sources.kind import SourceKind
+from datops_assets.components.sources.templates import resolve_path
+from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
+
+if TYPE_CHECKING:
+    from datops_assets.ingestion import FileSource, FileTable
+
+
+class FilesSource(SourceSettings):
+    """Files below one folder."""
+
+    templated: ClassVar[tuple[str, ...]] = ("path",)
+    type: Literal["files"]
+    path: PathTemplate = Field(
+        description="Folder of the files; relative to the project root. ${NAME} is a variable."
+    )
+
+    @property
+    def shown(self) -> str:
+        """The folder as it is written."""
+        return self.path
+
+
+class Csv(Part):
+    """How the CSV files of a table are written."""
+
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    encoding: Encoding = "utf-8"
+    header: bool = Field(True, description="Whether the first record holds the column names.")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter(cls, value: str) -> str:
+        if not value.isascii() or value in '"\r\n\0':
+            raise ValueError("not a delimiter, expected one ASCII character other than a quote or a line end")
+        return value
+
+
+class Landing(Part):
+    """When a file counts as fully delivered, and how many a day should bring."""
+
+    stable_for_s: float = Field(
+        0, ge=0, allow_inf_nan=False, description="Seconds since the last change before a file is taken."
+    )
+    done_marker: Marker | None = Field(
+        None,
+        description='A file beside it that says "complete"; {name} stands for the file, e.g. `{name}.done`.',
+    )
+    files_per_day: int | None = Field(None, ge=1, description="Checked on the bronze asset.")
+
+
+class FileTableDocument(TableDocument):
+    """One table: which files, how they are read, what silver demands."""
+
+    files: Glob = Field(description="Glob below the source's path, e.g. `orders/*.csv`.")
+    format: Literal["csv", "jsonl", "json", "parquet"] | None = Field(
+        None, description="Taken from the file's ending where it is not given."
+    )
+    csv: Csv = Csv()
+    records: str | None = Field(None, description="JSON files: dotted path to the array of records.")
+    landing: Landing = Landing()
+    changed_file: Literal["append", "replace", "refuse"] = Field(
+        "replace",
+        description="What a known path with new content does: see [below](#what-changed_file-means).",
+    )
+    partition: DailyPartition | None = None
+
+    @property
+    def delivered_as(self) -> str:
+        """The pattern."""
+        return self.files
+
+    @property
+    def technology(self) -> str:
+        """The format, stated or by the pattern's ending."""
+        ending = self.files.removesuffix(".gz").rpartition(".")[2].lower()
+        return self.format or {"ndjson": "jsonl"}.get(ending, ending if ending.isalnum() else "file")
+
+    @property
+    def days(self) -> DailyPartition | None:
+        """As declared."""
+        return self.partition
+
+
+class FilesKind(SourceKind[FilesSource, FileTableDocument]):
+    """Files below one folder: CSV, JSON lines, JSON, Parquet."""
+
+    settings = FilesSource
+    table = FileTableDocument
+    watched = "files"
+
+    def declare(self, document: PipelineDocument, name: str, project_root: Path) -> FileTable:
+        """Say which files, and how they are read."""
+        from datops_assets import ingestion
+
+        source, table = self.parts(document, name)
+        days = table.partition
+        return ingestion.FileTable(
+            source=document.pipeline,
+            name=name,
+            root=resolve_path(source.path, project_root),
+            pattern=table.files,
+            format=table.format,
+            csv=ingestion.CsvOptions(**table.csv.model_dump()),
+            records=table.records,
+            landing=ingestion.Landing(**table.landing.model_dump()),
+            disposition=table.load,
+            changed_file=table.changed_file,
+            partition=ingestion.FilePartition(days.daily, days.format) if days else None,
+            rename=table.rename,
+        )
+
+    def open(self, document: PipelineDocument, project_root: Path) -> FileSource:
+        """Nothing is held open between files."""
+        from datops_assets.ingestion import FileSource
+
+        return FileSource()

@@ -1,0 +1,72 @@
+"""Which type holds what a bronze column has and what comes next: one table, whatever the source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from datops_assets.errors import LoadRefusedError
+from datops_assets.ingestion.bronze import BronzeColumn, widen_column
+from datops_assets.ingestion.job import LoadJob
+
+_WIDER: dict[str, tuple[str, ...]] = {
+    "smallint": ("integer", "bigint", "real", "double precision", "numeric"),
+    "integer": ("bigint", "double precision", "numeric"),
+    "bigint": ("numeric",),
+}
+"""Changes of a column's type that change no value; whole numbers also widen to numeric (see `wider`).
+
+Not real to double precision: 0.1 would be 0.10000000149011612 from then on, also in a rebuild.
+"""
+_DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
+_NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
+_MOST_DIGITS = 76
+"""What an Arrow decimal can hold; PostgreSQL could hold more."""
+
+
+def wider(held: str, delivered: str) -> str | None:
+    """Return the type that holds what a bronze column has and what is delivered; None: there is none.
+
+    promise    no value changes, neither of those there nor of those to come
+    """
+    if held == delivered or held in _WIDER.get(delivered, ()):
+        return held
+    if delivered in _WIDER.get(held, ()):
+        return delivered
+    one, other = _numeric_shape(held), _numeric_shape(delivered)
+    if "numeric" in (held, delivered) and (one or other):
+        return "numeric"
+    if one is None or other is None:
+        return None
+    whole, scale = max(one[0] - one[1], other[0] - other[1]), max(one[1], other[1])
+    return f"numeric({whole + scale},{scale})" if whole + scale <= _MOST_DIGITS else None
+
+
+def _numeric_shape(name: str) -> tuple[int, int] | None:
+    match = _NUMERIC.fullmatch(name)
+    if match is not None:
+        return int(match[1]), int(match[2])
+    return (_DIGITS[name], 0) if name in _DIGITS else None
+
+
+def fitting_column(
+    conn: psycopg.Connection[Any], job: LoadJob, column: BronzeColumn, delivered: str
+) -> BronzeColumn:
+    """Return a bronze column as wide as what is delivered, widening it where no value changes by that.
+
+    raises     LoadRefusedError: no type holds both. LockTakenError: readers held the table for too long
+    """
+    if column.in_more:
+        return column
+    target = wider(column.type, delivered)
+    if target is None:
+        raise LoadRefusedError(
+            f"{job.unit.path}: column {column.delivered.name!r} is {delivered}, in bronze it is {column.type}, and no"
+            " type holds both without changing values; give the column another name, or load into another table"
+        )
+    if target != column.type:
+        widen_column(conn, job.bronze, column.name, target)
+    return replace(column, type=target)
