@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from benchmarks.harness import Bench, Comparison, best_of, peak_memory
+from benchmarks.harness import Bench, Comparison, best_of, memory_alone
 from datops_assets.ingestion import FileSource, FileTable, load_table
 from datops_assets.resources.warehouse import Warehouse
 
@@ -90,8 +90,8 @@ def _compare(
     with bench.database() as database:
         sides: list[Callable[[], Any]] = [lambda: load(database, file), lambda: other(bench, database, file)]
         ours, theirs = best_of(ROUNDS, bench, *sides)
-        with peak_memory(database) as memory:
-            load(database, file)
+    with bench.database() as database:
+        memory = memory_alone(database, load, file)
     megabytes = file.stat().st_size / 1e6
     bench.add(
         Comparison(

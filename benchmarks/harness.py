@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -88,8 +90,23 @@ def best_of(rounds: int, bench: Bench, *sides: Callable[[], Any]) -> list[float]
     return best
 
 
+def memory_alone(warehouse: Warehouse, work: Callable[..., Any], *values: Any) -> dict[str, float]:
+    """Peak memory of `work(warehouse, *values)` in a process of its own, which holds nothing of the benchmark's data.
+
+    work    a function of a module, so that a new process can find it
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        return other.submit(_watched, warehouse, work, values).result()
+
+
+def _watched(warehouse: Warehouse, work: Callable[..., Any], values: tuple[Any, ...]) -> dict[str, float]:
+    with _peak_memory(warehouse) as memory:
+        work(warehouse, *values)
+    return memory
+
+
 @contextmanager
-def peak_memory(warehouse: Warehouse) -> Iterator[dict[str, float]]:
+def _peak_memory(warehouse: Warehouse) -> Iterator[dict[str, float]]:
     """Peak of this process and of its server backends together, in MB, while the block runs.
 
     A backend's shared buffers belong to the server and are there without us: only private

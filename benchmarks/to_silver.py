@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 
 from benchmarks.files_to_bronze import COLUMNS, load, write_csv
-from benchmarks.harness import Bench, Comparison, peak_memory
+from benchmarks.harness import Bench, Comparison, memory_alone
 from datops_assets.quality import Contract, judge_table
 from datops_assets.resources.warehouse import Warehouse
 
@@ -56,9 +56,7 @@ def measure(bench: Bench) -> None:
 
 
 def _alternate(bench: Bench, database: Warehouse, rows: int) -> tuple[float, float, dict[str, float]]:
-    contract = Contract.model_validate(CONTRACT)
     ours = theirs = float("inf")
-    memory: dict[str, float] = {}
     with database.connect() as conn:
         (source_table,) = conn.execute(
             "select name from datops.tables where source = 'bench'"
@@ -66,16 +64,21 @@ def _alternate(bench: Bench, database: Warehouse, rows: int) -> tuple[float, flo
         for _ in range(ROUNDS[rows]):
             _forget_silver(conn, source_table)
             bench.settle()
-            with peak_memory(database) as memory:
-                started = time.perf_counter()
-                judged = judge_table(
-                    conn, source="bench", table=source_table, contract=contract, disposition="merge"
-                )
-                ours = min(ours, time.perf_counter() - started)
-            assert judged.rows_passed == rows, judged
+            started = time.perf_counter()
+            _judge(database, source_table, rows)
+            ours = min(ours, time.perf_counter() - started)
             bench.settle()
             theirs = min(theirs, _insert_select(conn, source_table))
-    return ours, theirs, dict(memory)
+        conn.execute("drop table bare")
+        _forget_silver(conn, source_table)
+        return ours, theirs, memory_alone(database, _judge, source_table, rows)
+
+
+def _judge(database: Warehouse, table: str, rows: int) -> None:
+    contract = Contract.model_validate(CONTRACT)
+    with database.connect() as conn:
+        judged = judge_table(conn, source="bench", table=table, contract=contract, disposition="merge")
+    assert judged.rows_passed == rows, judged
 
 
 def _forget_silver(conn: Any, table: str) -> None:
