@@ -227,7 +227,9 @@ def _unit(table: FileTable, file: Path) -> Unit:
     stat = path.stat()
     if table.format_of(below) is None:
         raise DeclarationError([f"{file}: its ending names no format, expected `format:` in {table.label}"])
-    return Unit(below, table.format_of(below), stat.st_size, fingerprint(stat), location=str(path))
+    return Unit(
+        below, table.format_of(below), stat.st_size, fingerprint(stat), location=str(path), declared=table
+    )
 
 
 def _newest(table: FileTable) -> Unit:

@@ -10,11 +10,11 @@ from itertools import chain
 from datops_assets.errors import ContainerDamagedError
 from datops_assets.ingestion.csv_check import CONFLICT_MARKER
 from datops_assets.ingestion.csv_records import CsvDialect, CsvRecords, Record, is_utf8_text
-from datops_assets.ingestion.files import looks_packed
+from datops_assets.ingestion.packed import packing_found
 from datops_assets.ingestion.tables import CsvOptions
 
 _KEEP = "datops-keep-bytes"
-_BOM_AT_MOST_BYTES = 4
+_LOOKED_AT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def open_csv(chunks: Iterator[bytes], options: CsvOptions, path: str) -> CsvText
 
     raises     ContainerDamagedError: it is no text, or its header cannot be read
     """
-    first = _at_least(chunks, _BOM_AT_MOST_BYTES)
+    first = _at_least(chunks, _LOOKED_AT_BYTES)
     _require_text(first, options, path)
     text = chain([first], chunks)
     if not is_utf8(options.encoding):
         text = chain(transcoded(text, options.encoding))
-    first = _at_least(text, _BOM_AT_MOST_BYTES)
+    first = _at_least(text, _LOOKED_AT_BYTES)
     bom = len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
     newline, crlf = _line_end(first)
     dialect = CsvDialect(options.delimiter.encode(), newline, encoding=options.encoding)
@@ -112,8 +112,8 @@ def _at_least(chunks: Iterator[bytes], size: int) -> bytes:
 
 
 def _require_text(first: bytes, options: CsvOptions, path: str) -> None:
-    if looks_packed(first):
-        raise ContainerDamagedError(f"{path} holds gzip data; name it {path}.gz")
+    if (packing := packing_found(first)) is not None:
+        raise ContainerDamagedError(f"{path} is packed twice ({packing} inside); pack it once")
     if first.startswith(b"PAR1"):
         raise ContainerDamagedError(f"{path} holds Parquet data; state `format: parquet`")
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and is_utf8(options.encoding):

@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from io import BufferedReader
-from pathlib import Path
 
-from datops_assets.errors import ContainerDamagedError, DatopsError, FileChangedError
-from datops_assets.ingestion.listing import fingerprint, list_files
+from datops_assets.errors import ContainerDamagedError, DatopsError
+from datops_assets.ingestion.packed import (
+    CHUNK_BYTES,
+    LONGEST_MAGIC_BYTES,
+    PackedError,
+    Packing,
+    at_least,
+    packing_found,
+    packing_named,
+    unpacked,
+    zip_member,
+)
 from datops_assets.ingestion.source import Delivery, Reachability, Source, TextDelivery, Unit
+from datops_assets.ingestion.store import LocalStore, Store, broken
 from datops_assets.ingestion.tables import FileTable
-
-CHUNK_BYTES = 1 << 20
-"""Large enough that numpy's calls cost nothing, small enough to stay in the processor's cache."""
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class FileSource(Source[FileTable]):
-    """Files below a folder, found by a glob pattern."""
+    """Files below one place, found by a glob pattern."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.time, store: Store | None = None) -> None:
         self._now = now
+        self._store = store or LocalStore()
 
     def check(self, table: FileTable) -> Reachability:
-        """Say whether the folder is there and may be read, and how many files match."""
-        if not table.root.is_dir():
-            return Reachability(False, f"the folder {table.root} does not exist")
-        if not os.access(table.root, os.R_OK | os.X_OK):
-            return Reachability(False, f"no permission to read the folder {table.root}")
-        found = len(self.list_units(table))
+        """Say whether the place is there and may be read, and how many files match."""
+        reachability = self._store.check(table)
+        if not reachability.ok:
+            return reachability
+        try:
+            found = len(self.list_units(table))
+        except DatopsError as error:
+            return Reachability(False, str(error))
         count = f"{found} file(s) match" if found else "no file matches"
         return Reachability(True, f"{count} {table.pattern} below {table.root}")
 
     def list_units(self, table: FileTable, watermark: str | None = None) -> Sequence[Unit]:
         """List the files by partition, then by path as a person would sort it (2 before 10)."""
-        return list_files(table, self._now())
+        return self._store.list_units(table, self._now())
 
     def open(self, unit: Unit) -> Delivery:
         """Open a file for one pass."""
         if unit.format == "parquet":
             from datops_assets.ingestion.parquet_file import ParquetDelivery
 
-            return ParquetDelivery(unit)
-        return FileBytes(unit)
+            return ParquetDelivery(unit, self._store)
+        return FileBytes(unit, self._store)
 
     def sketch(self, table: FileTable) -> list[str]:
         """Name the columns of the newest file that is complete; none where there is no file."""
@@ -67,66 +73,44 @@ class FileSource(Source[FileTable]):
         """Do nothing: files stay where they are."""
 
     def hash_content(self, unit: Unit) -> str:
-        """Return the hash of the file as it lies on disk."""
-        return hash_file(unit)
+        """Return the hash of the file as it lies there."""
+        return self._store.hash_content(unit)
 
+    def require_unchanged(self, unit: Unit) -> None:
+        """Hold a file against what the listing saw.
 
-def hash_file(unit: Unit) -> str:
-    """Return the sha256 of a file's bytes.
+        raises     FileChangedError
+        """
+        self._store.require_unchanged(unit)
 
-    raises     FileChangedError: it changed meanwhile, or is gone
-    """
-    with _opened(unit) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        require_unchanged(unit, file)
-    return digest
-
-
-def require_unchanged(unit: Unit, file: BufferedReader) -> None:
-    """Hold what was read against what is there now.
-
-    raises     FileChangedError
-    """
-    try:
-        now = {fingerprint(os.fstat(file.fileno())), fingerprint(Path(unit.location).stat())}
-    except FileNotFoundError:
-        raise FileChangedError(f"{unit.path} vanished while it was read; nothing of it was kept") from None
-    if now != {unit.fingerprint}:
-        raise FileChangedError(
-            f"{unit.path} changed while it was read; nothing of it was kept, the next run takes it"
-        )
-
-
-def _opened(unit: Unit) -> BufferedReader:
-    try:
-        return Path(unit.location).open("rb")
-    except FileNotFoundError:
-        raise FileChangedError(f"{unit.path} vanished before it was read; nothing of it was kept") from None
-    except OSError as error:
-        raise ContainerDamagedError(
-            f"{unit.path} cannot be opened: {error.strerror}; check its permissions"
-        ) from error
+    def close(self) -> None:
+        """Let go of what the store holds."""
+        self._store.close()
 
 
 class FileBytes(TextDelivery):
-    """The bytes of a file, unpacked where it ends in .gz, hashed as they lie on disk."""
+    """The bytes of a file, unpacked where it is packed, hashed as they lie there."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, store: Store) -> None:
         self._unit = unit
-        self._file = _opened(unit)
+        self._store = store
+        self._file = store.open(unit)
         self._digest = hashlib.sha256()
         self.bytes_read = 0
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the unpacked bytes."""
-        raw = self._raw()
-        return self._unpacked(raw) if self._unit.path.lower().endswith(".gz") else raw
+        """Yield the unpacked bytes. What packs them is told by their beginning, not by the file's name alone."""
+        first, raw = at_least(self._raw(), LONGEST_MAGIC_BYTES)
+        named, found = packing_named(self._unit.path), packing_found(first)
+        if found is None and (named is None or not first):
+            return raw
+        return self._unpacked(raw, found or named or "gzip")
 
     def content_hash(self) -> str:
         """Return the hash of the whole file; reads what a reader left unread."""
         for _ in self._raw():
             pass
-        require_unchanged(self._unit, self._file)
+        self._store.require_unchanged(self._unit, self._file)
         return self._digest.hexdigest()
 
     def close(self) -> None:
@@ -138,7 +122,8 @@ class FileBytes(TextDelivery):
             self._digest.update(chunk)
             self.bytes_read += len(chunk)
             if self.bytes_read > self._unit.size_bytes:
-                require_unchanged(self._unit, self._file)  # it grows: do not read after it for ever
+                # It grows: do not read after it for ever.
+                self._store.require_unchanged(self._unit, self._file)
             yield chunk
 
     def _read(self) -> bytes:
@@ -147,36 +132,17 @@ class FileBytes(TextDelivery):
         except OSError as error:
             raise ContainerDamagedError(f"{self._unit.path} cannot be read: {error.strerror}") from error
 
-    def _unpacked(self, raw: Iterator[bytes]) -> Iterator[bytes]:
-        """Unpack gzip members one after the other, never more than a chunk at a time."""
-        unpacker, packed = zlib.decompressobj(wbits=31), b""
-        begun = False
-        while packed := packed or next(raw, b""):
-            if unpacker.eof:
-                packed = packed.lstrip(b"\0")  # tapes and some copiers pad with zeros
-                if not packed:
-                    continue
-                unpacker, begun = zlib.decompressobj(wbits=31), False
-            begun = True
-            try:
-                unpacked = unpacker.decompress(packed, CHUNK_BYTES)
-            except zlib.error:
-                raise self._broken("the gzip data is damaged") from None
-            packed = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
-            if unpacked:
-                yield unpacked
-        if begun and not unpacker.eof:
-            raise self._broken("the gzip data is cut off")
-
-    def _broken(self, how: str) -> DatopsError:
-        """A file that is still being written looks like a cut one: say which it is."""
+    def _unpacked(self, raw: Iterator[bytes], packing: Packing) -> Iterator[bytes]:
         try:
-            require_unchanged(self._unit, self._file)
-        except FileChangedError as changed:
-            return changed
-        return ContainerDamagedError(f"{self._unit.path}: {how}; deliver the file again")
-
-
-def looks_packed(first: bytes) -> bool:
-    """Return whether bytes that should be text are gzip data."""
-    return first.startswith(_GZIP_MAGIC)
+            if packing == "zip":
+                # Its list of members stands at its end; the hash goes over the bytes in order.
+                with self._store.open(self._unit) as file:
+                    yield from zip_member(file, self._unit.declared.member if self._unit.declared else None)
+            else:
+                yield from unpacked(raw, packing)
+        except PackedError as error:
+            raise broken(
+                self._unit,
+                f": {error}; deliver the file again" if "data is" in str(error) else f": {error}",
+                lambda: self._store.require_unchanged(self._unit, self._file),
+            ) from None

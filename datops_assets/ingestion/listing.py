@@ -22,7 +22,7 @@ UNFINISHED_ENDINGS = (".tmp", ".part", ".partial", ".crdownload", "~")
 def list_files(table: FileTable, now: float) -> list[Unit]:
     """List the files by partition, then by path as a person would sort it (2 before 10)."""
     folder = _Folder(table, now)
-    found = [unit for path in table.root.glob(table.pattern) if (unit := folder.look_at(path)) is not None]
+    found = [unit for path in folder.root.glob(table.pattern) if (unit := folder.look_at(path)) is not None]
     units = [*_without_used_folders(found), *folder.closed()]
     return sorted(units, key=lambda unit: (unit.partition_key or "", natural_order(unit.path)))
 
@@ -41,18 +41,25 @@ def fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
+def folder_of(table: FileTable) -> Path:
+    """Return the folder of a table whose files lie on this machine."""
+    assert isinstance(table.root, Path)
+    return table.root
+
+
 class _Folder:
     """The landing folder of one table, looked at once."""
 
     def __init__(self, table: FileTable, now: float) -> None:
         self._table = table
         self._now = now
-        self._root = os.path.realpath(table.root)
+        self.root = folder_of(table)
+        self._root = os.path.realpath(self.root)
         self._inside: dict[Path, bool] = {}
 
     def look_at(self, path: Path) -> Unit | None:
         """Return what stands at a path; None where it is none of ours, or vanished since the listing."""
-        below = path.relative_to(self._table.root).as_posix()
+        below = path.relative_to(self.root).as_posix()
         hidden = any(part.startswith(".") for part in PurePosixPath(below).parts)
         if hidden or _is_marker(path.name, self._table):
             return None
@@ -75,10 +82,10 @@ class _Folder:
     def closed(self) -> list[Unit]:
         """Return the folders that nobody may look into: a glob passes over them in silence."""
         above = PurePosixPath(self._table.pattern).parent.as_posix()
-        folders = [self._table.root, *(self._table.root.glob(above) if above != "." else ())]
+        folders = [self.root, *(self.root.glob(above) if above != "." else ())]
         shut = [path for path in folders if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)]
         return [
-            self._unit(path, f"{path.relative_to(self._table.root).as_posix()}/", path.stat(), _CLOSED)
+            self._unit(path, f"{path.relative_to(self.root).as_posix()}/", path.stat(), _CLOSED)
             for path in shut
         ]
 
@@ -94,6 +101,7 @@ class _Folder:
             location=str(path),
             waiting=self._waiting(path, status),
             refused=refused,
+            declared=self._table,
         )
 
     def _why_not(self, path: Path, status: os.stat_result) -> str | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datops_assets.errors import ContainerDamagedError, DatopsError, FileChangedError
-from datops_assets.ingestion.files import hash_file
+from datops_assets.errors import DatopsError, FileChangedError
+from datops_assets.ingestion.packed import packing_named
 from datops_assets.ingestion.source import ArrowDelivery, Unit
+from datops_assets.ingestion.store import LocalStore, Store, broken
 
 _BATCH_BYTES = 16 << 20
 _MOST_ROWS = 1 << 16
@@ -22,11 +23,13 @@ _BUFFER_BYTES = 1 << 20
 class ParquetDelivery(ArrowDelivery):
     """One Parquet file, read in batches of about 16 MiB."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, store: Store | None = None) -> None:
         self._unit = unit
+        self._store = store or LocalStore()
+        path = self._store.local_path(unit)
         try:
             # Without pre-buffering, memory is a page per column, not a row group.
-            self._file = pq.ParquetFile(unit.location, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         except FileNotFoundError:
             raise FileChangedError(
                 f"{unit.path} vanished before it was read; nothing of it was kept"
@@ -61,22 +64,17 @@ class ParquetDelivery(ArrowDelivery):
 
     def content_hash(self) -> str:
         """Hash the file; that it did not change since it was listed covers the time it was read."""
-        return hash_file(self._unit)
+        return self._store.hash_content(self._unit)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _damaged(self, error: Exception) -> DatopsError:
-        """A file that is still being written looks like a broken one: say which it is."""
-        try:
-            hash_file(self._unit)
-        except FileChangedError as changed:
-            return changed
-        kind = type(error).__name__
-        return ContainerDamagedError(
-            f"{self._unit.path} is not a whole Parquet file ({kind}); deliver it again"
-        )
+        how = f" is not a whole Parquet file ({type(error).__name__}); deliver it again"
+        if packing_named(self._unit.path) is not None:
+            how = " is packed, and Parquet is packed inside already; deliver it as it was before"
+        return broken(self._unit, how, lambda: self._store.require_unchanged(self._unit))
 
 
 def _gathered(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

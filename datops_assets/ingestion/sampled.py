@@ -15,10 +15,10 @@ import pyarrow as pa
 from datops_assets.errors import FileChangedError
 from datops_assets.ingestion.csv_records import CsvRecords
 from datops_assets.ingestion.csv_text import delivered_bytes, is_utf8, open_csv, transcoded
-from datops_assets.ingestion.files import CHUNK_BYTES
 from datops_assets.ingestion.json_lines import Line, split_lines
 from datops_assets.ingestion.json_text import ArrayElements, Element
 from datops_assets.ingestion.listing import fingerprint
+from datops_assets.ingestion.packed import CHUNK_BYTES
 from datops_assets.ingestion.source import ArrowDelivery, Delivery, Reachability, Source, TextDelivery, Unit
 from datops_assets.ingestion.tables import FileTable, SourceTable
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from datops_assets.ingestion.tables import Format, SourceTable
+from datops_assets.ingestion.tables import FileTable, Format, SourceTable
 
 if TYPE_CHECKING:  # pyarrow takes 0.3 s to import; only Parquet needs it
     import pyarrow as pa
@@ -45,6 +45,8 @@ class Unit:
     """Deliver no more than the first so many rows: for trying out; None: all."""
 
 
+    declared: FileTable | None = None
+    """The table it was listed for, where how it is opened is declared there."""
 @dataclass(frozen=True)
 class Reached:
     """How far a source has been read once a delivery is loaded."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from datops_assets.errors import DeclarationError
+from datops_assets.ingestion.packed import without_packing
 
 Format = Literal["csv", "jsonl", "json", "parquet", "rows", "copy"]
 """How a unit is written; `rows` are record batches of a driver, `copy` is PostgreSQL's binary COPY."""
@@ -23,7 +24,7 @@ ENDINGS: dict[str, Format] = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""File endings that name a format without being told; `.gz` may follow a text format."""
+"""File endings that name a format without being told; that of a packing may follow a text format."""
 
 
 def reading_of(*how: object) -> str:
@@ -123,7 +124,8 @@ class SourceTable:
 class FileTable(SourceTable):
     """One table of a file source: which files, how they are written, what a new delivery does."""
 
-    root: Path
+    root: Path | str
+    """A folder of this machine, or a URL."""
     pattern: str
     format: Format | None = None
     csv: CsvOptions = CsvOptions()
@@ -137,6 +139,8 @@ class FileTable(SourceTable):
     def by_day(self) -> bool:
         """Whether its files carry their day."""
         return self.partition is not None
+    member: str | None = None
+    """Glob of the file inside a zip; None: it holds only one."""
 
     @property
     def changed_unit(self) -> ChangedFile:
@@ -146,14 +150,15 @@ class FileTable(SourceTable):
     @property
     def reading(self) -> str:
         """Return what changes when its files are to be read, or taken, in another way."""
-        return reading_of(self.format, self.csv, self.records, self.changed_file, self.whole)
+        how = (self.format, self.csv, self.records, self.changed_file, self.whole)
+        return reading_of(*how, *([self.member] if self.member else []))
 
     def format_of(self, path: str) -> Format | None:
         """Return the stated format, else the one the ending names; None where it names none."""
         if self.format is not None:
             return self.format
-        plain = path.removesuffix(".gz").lower()
-        for ending, known in ENDINGS.items():
-            if plain.endswith(ending):
-                return known
-        return None
+        names = [without_packing(path), self.member or ""]
+        return next(
+            (known for name in names for ending, known in ENDINGS.items() if name.lower().endswith(ending)),
+            None,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -20,6 +21,9 @@ from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
 
 if TYPE_CHECKING:
     from datops_assets.ingestion import FileSource, FileTable
+
+
+_PACKED = re.compile(r"\.(gz|zst|bz2|xz|zip)$", re.IGNORECASE)
 
 
 class FilesSource(SourceSettings):
@@ -74,6 +78,9 @@ class FileTableDocument(TableDocument):
     )
     csv: Csv = Csv()
     records: str | None = Field(None, description="JSON files: dotted path to the array of records.")
+    member: str | None = Field(
+        None, min_length=1, description="Zip: which of its files, as a glob, e.g. `*/stops.txt`; one may fit."
+    )
     landing: Landing = Landing()
     changed_file: Literal["append", "replace", "refuse"] = Field(
         "replace",
@@ -89,7 +96,7 @@ class FileTableDocument(TableDocument):
     @property
     def technology(self) -> str:
         """The format, stated or by the pattern's ending."""
-        ending = self.files.removesuffix(".gz").rpartition(".")[2].lower()
+        ending = _PACKED.sub("", self.files).rpartition(".")[2].lower()
         return self.format or {"ndjson": "jsonl"}.get(ending, ending if ending.isalnum() else "file")
 
     @property
@@ -119,6 +126,7 @@ class FilesKind(SourceKind[FilesSource, FileTableDocument]):
             format=table.format,
             csv=ingestion.CsvOptions(**table.csv.model_dump()),
             records=table.records,
+            member=table.member,
             landing=ingestion.Landing(**table.landing.model_dump()),
             disposition=table.load,
             changed_file=table.changed_file,
