@@ -21,7 +21,7 @@ from datops_assets.ingestion.copy_text import send_copy
 from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import occurrences
 from datops_assets.ingestion.read_ahead import reading_ahead
-from datops_assets.ingestion.source import CopyDelivery
+from datops_assets.ingestion.source import MORE, CopyDelivery
 from datops_assets.ingestion.widening import fitting_column
 from datops_assets.postgres import failpoints
 
@@ -65,10 +65,13 @@ def _follow(
 def _copy(
     conn: psycopg.Connection[Any], job: LoadJob, columns: Sequence[BronzeColumn], delivery: CopyDelivery
 ) -> int:
+    names = [column.name for column in columns if not column.in_more]
+    names += ["_more"] if len(names) < len(columns) else []
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        job.bronze.name, sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+        job.bronze.name, sql.SQL(", ").join(map(sql.Identifier, names))
     )
-    chunks = job.watched(delivery.chunks([column.type for column in columns]))
+    types = [MORE if column.in_more else column.type for column in columns]
+    chunks = job.watched(delivery.chunks(types))
     with conn.cursor() as cursor:
         with reading_ahead(chunks) as ahead:
             send_copy(cursor, statement, ahead)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # pyarrow takes 0.3 s to import; only Parquet needs it
     import pyarrow as pa
 
 TableT = TypeVar("TableT", bound=SourceTable)
+MORE = "_more"
+"""Stands for a type: the column is past those that a bronze table has."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class CopyDelivery(Delivery):
     def chunks(self, types: Sequence[str]) -> Iterator[bytes]:
         """Yield the binary COPY stream, header and trailer included, cut anywhere.
 
-        types      PostgreSQL's type that each column is to be sent as; never narrower than its own
+        types      PostgreSQL's type that each column is to be sent as, never narrower than its own; those
+                   with MORE come together as one json object, the last field of a row
         raises     SourceUnreachableError: the connection was lost
         """
 

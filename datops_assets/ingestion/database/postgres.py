@@ -1,0 +1,353 @@
+"""Tables of a PostgreSQL as a source: one server's binary COPY, handed on as it comes.
+
+Belongs here: sessions, what to read and the stream. Does not: types (postgres_columns), the
+warehouse's side of the COPY (copy_load).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from datops_assets.errors import DatopsError, SourceRefusedError, SourceUnreachableError
+from datops_assets.ingestion.database.address import Address
+from datops_assets.ingestion.database.postgres_columns import SourceColumn, read_columns, select_list
+from datops_assets.ingestion.database.tables import DatabaseTable, Reading
+from datops_assets.ingestion.source import CopyDelivery, Reachability, Reached, Source, Unit
+
+_CONNECT_TIMEOUT_S = 10
+_CHUNK_BYTES = 1 << 18
+"""Handed on at once. From 64 KiB to 1 MiB it makes no difference; above that the two ends wait for each other."""
+# A role's own settings would change what is printed or end a long read; the order of rows is that of
+# the table, so that an unchanged table gives the same bytes.
+_SESSION: LiteralString = """
+set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1;
+set bytea_output = 'hex'; set statement_timeout = 0; set lock_timeout = '30s';
+set idle_in_transaction_session_timeout = 0; set synchronize_seqscans = off;
+set max_parallel_workers_per_gather = 0
+"""
+_RELATION: LiteralString = """
+select c.oid, n.nspname, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.oid = to_regclass(%s) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+"""
+
+
+class PostgresSource(Source[DatabaseTable]):
+    """The tables of one PostgreSQL database (14 and later). One connection for looking, one for each delivery."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._looking: psycopg.Connection[Any] | None = None
+
+    def check(self, table: DatabaseTable) -> Reachability:
+        """Say whether the table can be read now, and what was found."""
+        try:
+            with explained(self._address, table.where):
+                conn = self._look()
+                relation, rows, _ = self._relation(conn, table)
+                columns = self._columns(conn, relation, table)
+                conn.execute(
+                    sql.SQL("select {} from {} limit 0").format(
+                        select_list(columns, [c.type for c in columns]), _name(table)
+                    )
+                )
+        except DatopsError as error:
+            return Reachability(False, str(error))
+        about = f"about {rows:,} rows" if rows else "rows not counted yet"
+        return Reachability(
+            True, f"{table.where} at {self._address.shown}: {len(columns)} column(s), {about}"
+        )
+
+    def list_units(self, table: DatabaseTable, watermark: str | None = None) -> Sequence[Unit]:
+        """Give the whole table, or what its cursor has past the watermark."""
+        with explained(self._address, table.where):
+            conn = self._look()
+            relation, _, size_bytes = self._relation(conn, table)
+            columns = self._columns(conn, relation, table)
+            if table.cursor is None:
+                return [Reading(table).unit("copy", size_bytes, None)]
+            cursor = next(column for column in columns if column.name == table.cursor)
+            upper = self._highest(conn, table, cursor)
+            if watermark is None:
+                return [Reading(table, None, upper).unit("copy", size_bytes, upper)]
+            has_grown = upper is not None and self._is_greater(conn, cursor, upper, watermark)
+            reading = Reading(table, watermark, upper if has_grown else watermark)
+            if table.lookback is not None:
+                return [reading.unit("copy", 0, self._state(conn, reading, cursor))]
+            return [reading.unit("copy", 0, upper)] if has_grown else []
+
+    def open(self, unit: Unit) -> PostgresDelivery:
+        """Open a read-only snapshot of the database for one reading."""
+        reading = Reading.read_from(unit)
+        with explained(self._address, unit.path):
+            conn = connect(self._address)
+            try:
+                conn.execute("begin isolation level repeatable read read only")
+                relation, _, _ = self._relation(conn, reading.table)
+                columns = self._columns(conn, relation, reading.table)
+            except BaseException:
+                conn.close()
+                raise
+        return PostgresDelivery(conn, self._address, reading, columns)
+
+    def sketch(self, table: DatabaseTable) -> list[str]:
+        """Name the columns."""
+        with explained(self._address, table.where):
+            conn = self._look()
+            relation, _, _ = self._relation(conn, table)
+            return [column.name for column in self._columns(conn, relation, table)]
+
+    def acknowledge(self, unit: Unit) -> None:
+        """Leave the source as it is: the watermark stands in the catalogue."""
+
+    def close(self) -> None:
+        """Close the connection for looking."""
+        if self._looking is not None:
+            self._looking.close()
+            self._looking = None
+
+    def _look(self) -> psycopg.Connection[Any]:
+        if self._looking is None or self._looking.closed:
+            self._looking = connect(self._address)
+        return self._looking
+
+    def _relation(self, conn: psycopg.Connection[Any], table: DatabaseTable) -> tuple[int, int, int]:
+        found = conn.execute(_RELATION, (_name(table).as_string(conn),)).fetchone()
+        if found is None:
+            raise SourceRefusedError(
+                f"there is no table {table.where} at {self._address.shown} that this user may see;"
+                f" correct `table:` of {table.label}, or grant it"
+            )
+        return found[0], found[2], found[3]
+
+    def _columns(
+        self, conn: psycopg.Connection[Any], relation: int, table: DatabaseTable
+    ) -> list[SourceColumn]:
+        columns = read_columns(conn, relation, table)
+        table.require_columns([column.name for column in columns], self._address.shown)
+        for column in columns:
+            if column.name == table.cursor and not column.is_cursor:
+                raise SourceRefusedError(
+                    f"{table.label}: the cursor {column.name!r} is {column.declared}, expected a whole number,"
+                    " numeric, date, timestamp, text or uuid"
+                )
+        return [column for column in columns if table.takes(column.name) or column.name == table.cursor]
+
+    def _highest(
+        self, conn: psycopg.Connection[Any], table: DatabaseTable, cursor: SourceColumn
+    ) -> str | None:
+        """The cursor's highest value as text that reads back as the same; None: there is none."""
+        name, type_ = sql.Identifier(cursor.name), sql.SQL(cursor.type)
+        finite = (
+            sql.SQL("where {} not in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
+        )
+        # By order and limit, so that an index answers it; max(uuid) is new in PostgreSQL 18. No output may
+        # have a column's name: `order by` would take that one.
+        query = sql.SQL(
+            "select ({name}::{type})::text as highest from {relation} {finite} order by {name} desc nulls last limit 1"
+        ).format(name=name, type=type_, relation=_name(table), finite=finite)
+        row = conn.execute(query).fetchone()
+        return None if row is None else row[0]
+
+    def _is_greater(self, conn: psycopg.Connection[Any], cursor: SourceColumn, one: str, other: str) -> bool:
+        query = sql.SQL("select {} > {}").format(cursor.literal(one), cursor.literal(other))
+        return conn.execute(query).fetchone() == (True,)
+
+    def _state(self, conn: psycopg.Connection[Any], reading: Reading, cursor: SourceColumn) -> str:
+        """Tell one content of a range that is looked back into from another."""
+        row = conn.execute(
+            sql.SQL("select count(*), coalesce(sum(hashtext({}::text)::bigint), 0) from {} where {}").format(
+                sql.Identifier(cursor.name), _name(reading.table), _condition(reading, cursor)
+            )
+        ).fetchone()
+        assert row is not None
+        return f"{row[0]} rows, {row[1]}"
+
+
+class PostgresDelivery(CopyDelivery):
+    """One reading of a table, inside one snapshot."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        address: Address,
+        reading: Reading,
+        columns: Sequence[SourceColumn],
+    ) -> None:
+        self._conn = conn
+        self._address = address
+        self._reading = reading
+        table = reading.table
+        self._columns = [column for column in columns if table.takes(column.name)]
+        self._cursor = next((column for column in columns if column.name == table.cursor), None)
+        self._hash: str | None = None
+        self._rows = 0
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Name and type of each column that is read."""
+        return [(column.name, column.type) for column in self._columns]
+
+    def chunks(self, types: Sequence[str]) -> Iterator[bytes]:
+        """Yield what COPY sends, whole rows at a time."""
+        # The server sends a message a row: one by one they would cost as much to hand on as to read.
+        digest = hashlib.sha256(repr(list(zip(self.columns(), types, strict=True))).encode())
+        parts: list[bytes | bytearray | memoryview] = []
+        size = 0
+        with explained(self._address, self._reading.path), self._conn.cursor() as cursor:
+            with cursor.copy(self._query(types)) as copy:
+                for part in copy:
+                    parts.append(part)
+                    size += len(part)
+                    if size >= _CHUNK_BYTES:
+                        chunk = b"".join(parts)
+                        digest.update(chunk)
+                        yield chunk
+                        parts, size = [], 0
+            if parts:
+                chunk = b"".join(parts)
+                digest.update(chunk)
+                yield chunk
+            self._rows = cursor.rowcount
+        self._hash = digest.hexdigest()
+
+    def rows(self) -> int:
+        """Return how many rows the server says it sent."""
+        return self._rows
+
+    def content_hash(self) -> str:
+        """Return the sha256 of the stream; reads what was not read."""
+        if self._hash is None:
+            self._begin_again()
+            for _ in self.chunks([column.type for column in self._columns]):
+                pass
+            assert self._hash is not None
+        return self._hash
+
+    def reached(self) -> Reached:
+        """The cursor's highest value when the table was looked at."""
+        return Reached(self._reading.upper)
+
+    def close(self) -> None:
+        """Close the connection; a COPY under way ends with it."""
+        with suppress(psycopg.Error):
+            self._conn.close()
+
+    def _begin_again(self) -> None:
+        """Leave a COPY that was not read to its end."""
+        if self._conn.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
+            self.close()
+            with explained(self._address, self._reading.path):
+                self._conn = connect(self._address)
+                self._conn.execute("begin isolation level repeatable read read only")
+
+    def _query(self, types: Sequence[str]) -> sql.Composed:
+        limit = self._reading.most_rows
+        return sql.SQL("copy (select {} from {} where {}{}) to stdout (format binary)").format(
+            select_list(self._columns, types),
+            _name(self._reading.table),
+            _condition(self._reading, self._cursor),
+            sql.SQL(" limit {}").format(sql.Literal(limit)) if limit is not None else sql.SQL(""),
+        )
+
+
+def _name(table: DatabaseTable) -> sql.Identifier:
+    return sql.Identifier(*([table.schema] if table.schema else []), table.relation)
+
+
+def _condition(reading: Reading, cursor: SourceColumn | None) -> sql.Composable:
+    """Return which rows a reading takes; the first one those without a cursor value too."""
+    if cursor is None or reading.upper is None:
+        return sql.SQL("true")
+    name, upper = sql.Identifier(cursor.name), cursor.literal(reading.upper)
+    if reading.lower is None:
+        endless = sql.SQL(" or {} in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
+        return sql.SQL("({0} <= {1} or {0} is null{2})").format(name, upper, endless)
+    lower = cursor.literal(reading.lower)
+    lookback = reading.table.lookback
+    if lookback is not None and lookback.is_time and cursor.is_moment:
+        lower = sql.SQL("{} - make_interval(secs => {})").format(lower, sql.Literal(lookback.amount))
+    elif lookback is not None and not lookback.is_time and cursor.is_number:
+        lower = sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
+    elif lookback is not None:
+        raise SourceRefusedError(
+            f"{reading.table.label}: the lookback does not go with the cursor {cursor.name!r}, which is"
+            f" {cursor.declared}; expected 1h for a time, 100 for a number"
+        )
+    return sql.SQL("{0} > {1} and {0} <= {2}").format(name, lower, upper)
+
+
+def connect(address: Address) -> psycopg.Connection[Any]:
+    """Open a session of ours: UTC, days as ISO writes them, no limits of the role, a name that can be found.
+
+    raises    psycopg.Error; see `explained`
+    """
+    url = address.url
+    options = {
+        name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()
+    }
+    known = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+    known["dbname"] = url.database
+    given: dict[str, Any] = {
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "application_name": "datops",
+        "keepalives_idle": 30,
+        **options,
+        **{name: value for name, value in known.items() if value is not None},
+    }
+    conn: psycopg.Connection[Any] = psycopg.connect(autocommit=True, client_encoding="UTF8", **given)
+    conn.prepare_threshold = None  # poolers between us and the server do not carry prepared statements
+    conn.execute(_SESSION)
+    return conn
+
+
+@contextmanager
+def explained(address: Address, what: str) -> Iterator[None]:
+    """Turn the driver's errors into sentences about the source.
+
+    Not chained: the driver's text may hold cell values, and a URL's parts.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _explain(address.shown, what, error) from None
+
+
+def _explain(where: str, what: str, error: psycopg.Error) -> DatopsError:
+    state, said = error.sqlstate or "", str(error)
+    for sign, sentence in _REFUSED.items():
+        if sign == state or (not state and sign in said):
+            return SourceRefusedError(sentence.format(where=where, what=what))
+    if state[:2] in ("08", "40", "53", "57", "55") or not state:
+        reason = f"SQLSTATE {state}" if state else "no answer, or the connection was lost"
+        return SourceUnreachableError(
+            f"{what}: the database at {where} cannot be read right now ({reason}); nothing of it was kept, try again"
+        )
+    return SourceRefusedError(
+        f"{what}: the database at {where} refused the reading ({type(error).__name__}, SQLSTATE {state});"
+        " see its log, then: datops connector test"
+    )
+
+
+_CREDENTIALS = (
+    "the database at {where} refuses the user or the password;"
+    " correct `url` or the variable that `password_env` names, then: datops connector test"
+)
+_REFUSED = {
+    "28P01": _CREDENTIALS,
+    "28000": "the database at {where} lets this user in from here not at all;"
+    " ask for an entry in its pg_hba.conf, or add ?sslmode=require to `url`",
+    "3D000": "the server has no database {where}; correct `url`, then: datops connector test",
+    "42501": "{what}: this user may not read it at {where}; grant select, then: datops connector test",
+    "42P01": "{what}: there is no such table at {where}; correct `table:`, then: datops connector test",
+    "authentication failed": _CREDENTIALS,
+    "no password supplied": _CREDENTIALS,
+    "does not exist": "the server has no database {where}; correct `url`, then: datops connector test",
+    "pg_hba.conf": "the database at {where} lets this user in from here not at all;"
+    " ask for an entry in its pg_hba.conf, or add ?sslmode=require to `url`",
+}
