@@ -12,6 +12,7 @@
     │   ├── SourceRefusedError  a source is there and says no: credentials, permissions, no such table
     │   ├── ContainerDamagedError   a file as a whole cannot be read
     │   ├── LoadRefusedError    a policy of the document says no
+    │   │   └── SchemaFrozenError   `schema: freeze`, and the columns are others
     │   └── BlockedError        a blocking check failed; silver was rolled back
     └── RecordError             set one record aside, go on with the rest
 
@@ -20,6 +21,8 @@ secret or a cell value.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class DatopsError(Exception):
@@ -76,6 +79,14 @@ class ContainerDamagedError(TerminalError):
 
 class LoadRefusedError(TerminalError):
     """A policy of the document refuses this load; nothing was written."""
+
+
+class SchemaFrozenError(LoadRefusedError):
+    """Columns came, left or changed their type under `schema: freeze`. `difference` says which."""
+
+    def __init__(self, message: str, difference: dict[str, Any]) -> None:
+        self.difference = difference
+        super().__init__(message)
 
 
 class BlockedError(TerminalError):

@@ -62,6 +62,7 @@ def describe_document() -> str:
     """Markdown of every key of a pipeline document, by part, from the model's own descriptions."""
     from datops_assets.components.document import PipelineDocument, TableDocument
     from datops_assets.components.sources import BUILT_IN, source_kind
+    from datops_assets.ingestion.widening import print_widening
     from datops_assets.quality.types import print_types
 
     schema = PipelineDocument.model_json_schema()
@@ -85,7 +86,7 @@ def describe_document() -> str:
             default = "required" if key in required else _default(field)
             text = _cell(_plain(field.get("description")))
             lines.append(f"| `{key}` | {_cell(_kind(field))} | {_cell(default)} | {text} |\n")
-    return "".join(lines) + _EXPLAINED.format(types=print_types())
+    return "".join(lines) + _EXPLAINED.format(types=print_types(), widening=print_widening())
 
 
 _EXPLAINED = """
@@ -112,6 +113,25 @@ left alone. Under `load: replace` and `snapshot` the value `append` does what `r
 | `replace` | is loaded | is `superseded`: its rows leave silver |
 | `append` | is loaded | stays live beside it |
 | `refuse` | is refused, and the run fails | stays live; `datops load undo` of it lets the new one in at the next run |
+
+## What `schema` means
+
+What a delivery does whose columns are not those known: one came or left, has another name or another type. The order
+of columns is no difference, nor is a type that the column holds as it is. JSON has no header: there a name that no
+record has is not missing.
+
+| value | bronze | silver |
+| --- | --- | --- |
+| `evolve` | follows: new columns are added, types widened where no value changes by it | holds the contract's columns |
+| `freeze` | refuses the delivery whole and the run fails; `datops contract accept` takes its columns | is as it was |
+| `quarantine` | follows | sets rows aside that have a value in a column which the contract does not know |
+
+The columns that `freeze` keeps are those of the load before; the first load sets them. More in
+[Contracts](../quality.md#columns-that-come-and-go).
+
+### Types that widen
+
+{widening}
 
 ## Which delivered column is which
 

@@ -1,4 +1,4 @@
-"""`datops contract test`: a contract against a file, without a warehouse."""
+"""`datops contract`: trying contracts out, and taking the columns that a frozen table refused."""
 
 from __future__ import annotations
 
@@ -56,3 +56,26 @@ def test(
             typer.echo(f"not judged here: {sentence}")
     if verdict.failing:
         raise typer.Exit(1)
+
+
+@app.command()
+def accept(table: TableName, config: Config = None, as_json: Json = False) -> None:
+    """Take the columns that `schema: freeze` refused as the table's own; the next run loads what waits."""
+    from datops_assets import ingestion
+    from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.config.settings import read_settings
+
+    document, name = table_of(read_settings(), table, config)
+    with open_catalogue() as catalogue:
+        taken = ingestion.accept_columns(catalogue.conn, document.pipeline, name)
+    if as_json:
+        say_json(
+            [{"path": load.path, "load_id": load.load_id, "accepted": load.differences} for load in taken]
+        )
+    elif not taken:
+        typer.echo(f"{table}: nothing waits because of its columns")
+    else:
+        for load in taken:
+            typer.echo(f"{load.path}: {ingestion.said_difference(load.differences or {})}")
+        run = f"datops pipeline run {'--config FILE' if config else document.pipeline}"
+        typer.echo(f"accepted; {len(taken)} load(s) come in with the next run: {run}")

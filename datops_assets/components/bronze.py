@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datops_assets.ingestion import LoadEntry, LoadResult, TableLoaded
 
 FILES_CHECK = "files"
+SCHEMA_CHECK = "schema"
 
 
 def asset_key(layer: str, source: str, table: str) -> dg.AssetKey:
@@ -164,6 +165,14 @@ def files_check(document: PipelineDocument, *, by_day: bool = True) -> dg.AssetC
             description="No file waits refused, no damaged record waits in the quarantine, files arrived as expected.",
         )
         for name in document.tables
+    ] + [
+        dg.AssetCheckSpec(
+            SCHEMA_CHECK,
+            asset=asset_key("bronze", document.pipeline, name),
+            description="No delivery waits because its columns are not those that `schema: freeze` keeps.",
+        )
+        for name, table in document.tables.items()
+        if table.schema_policy == "freeze"
     ]
 
     @dg.multi_asset_check(
@@ -173,6 +182,9 @@ def files_check(document: PipelineDocument, *, by_day: bool = True) -> dg.AssetC
         refused: list[str] = []
         with failing_as_dagster(), open_catalogue() as catalogue:
             for key in sorted(context.selected_asset_check_keys):
+                if key.name == SCHEMA_CHECK:
+                    yield _judge_schema(catalogue, document, key.asset_key)
+                    continue
                 result, files = _judge_files(catalogue, document, key.asset_key, context.run.run_id)
                 refused += files
                 yield result
@@ -215,6 +227,25 @@ def _judge_files(
         },
     )
     return result, [_sentence(load) for load in refused if load.run_id == run_id]
+
+
+def _judge_schema(catalogue: Any, document: PipelineDocument, key: dg.AssetKey) -> dg.AssetCheckResult:
+    """What waits at a frozen table, and how its columns differ. The files check is what fails the run."""
+    from datops_assets.ingestion import list_frozen_out
+
+    waiting = list_frozen_out(catalogue.conn, document.pipeline, key.path[-1])
+    metadata: dict[str, Any] = {"deliveries_waiting": len(waiting)}
+    if waiting:
+        changed = {load.path: load.differences for load in waiting[:20]}
+        metadata["columns_changed"] = dg.MetadataValue.json(changed)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=SCHEMA_CHECK,
+        passed=not waiting,
+        description="\n".join(_sentence(load) for load in waiting)
+        or "the columns are those of the load before",
+        metadata=metadata,
+    )
 
 
 def _sentence(load: "LoadEntry") -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from datops_assets.components.texts import Asset, Cron, Day, Name, Owner, Pool, TableName, Tags
@@ -94,6 +94,11 @@ class TableDocument(Part):
         "append", description="What a delivery does to those before it: see [below](#what-load-means)."
     )
     rename: dict[str, Name] = Field(default_factory=dict, description="Delivered name: contract name.")
+    schema_policy: Literal["evolve", "freeze", "quarantine"] = Field(
+        "evolve",
+        alias="schema",
+        description="What columns other than the known ones do: see [below](#what-schema-means).",
+    )
     contract: Contract | None = None
     description: str | None = None
     owners: list[Owner] = Field(default_factory=list)
@@ -127,6 +132,12 @@ class TableDocument(Part):
         return self
 
     @model_validator(mode="after")
+    def _known_columns(self) -> TableDocument:
+        if self.schema_policy == "quarantine" and self.contract is None:
+            raise ValueError("schema: quarantine has no columns to go by, expected a `contract:`")
+        return self
+
+    @model_validator(mode="after")
     def _renamed_to_columns(self) -> TableDocument:
         if self.contract is None:
             return self
@@ -145,9 +156,11 @@ class TableDocument(Part):
 
     @field_validator("contract")
     @classmethod
-    def _contract(cls, contract: Contract | None) -> Contract | None:
+    def _contract(cls, contract: Contract | None, info: ValidationInfo) -> Contract | None:
         if contract is None:
             return None
+        if info.data.get("schema_policy") == "quarantine":
+            contract = contract.model_copy(update={"closed": True})
         if len(contract.columns) > _MOST_COLUMNS:
             raise ValueError(f"{len(contract.columns)} columns, expected at most {_MOST_COLUMNS}")
         if any(rule.check_name() == CONTRACT_CHECK for rule in contract.rules):

@@ -89,7 +89,8 @@ def judge_samples(
 
 
 def _not_delivered(spec: TableDocument, tally: _Tally) -> list[str]:
-    from datops_assets.quality.delivered import contract_name, not_delivered
+    from datops_assets.postgres.names import contract_name
+    from datops_assets.quality.delivered import not_delivered
 
     assert spec.contract is not None
     known = {contract_name(name, spec.rename) for name in tally.names}
@@ -168,7 +169,7 @@ def _judged_texts(
 ) -> tuple[Texts, list[str]]:
     """The texts that a contract judges, and the contract columns whose JSON cannot become text."""
     from datops_assets.ingestion.records import JsonText
-    from datops_assets.quality.delivered import contract_name
+    from datops_assets.postgres.names import contract_name
 
     row: Texts = {}
     names = []

@@ -12,6 +12,7 @@ from datops_assets.ingestion.job import Progress
 from datops_assets.ingestion.landing import LandingFinding, landing_findings
 from datops_assets.ingestion.load import LoadResult, TableLoaded, load_table, plan_load
 from datops_assets.ingestion.plan import PlannedLoad
+from datops_assets.ingestion.schema_policy import accept_columns, list_frozen_out, said_difference
 from datops_assets.ingestion.source import (
     ArrowDelivery,
     CopyDelivery,
@@ -46,12 +47,15 @@ __all__ = [
     "TableLoaded",
     "TextDelivery",
     "Unit",
+    "accept_columns",
     "landing_findings",
+    "list_frozen_out",
     "list_loads",
     "load_table",
     "plan_load",
     "refused_loads",
     "reload_load",
+    "said_difference",
     "show_load",
     "undo_load",
 ]

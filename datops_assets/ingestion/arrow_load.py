@@ -20,7 +20,6 @@ from datops_assets.ingestion.bronze import (
     WantedColumn,
     by_constant,
     by_setting,
-    follow_columns,
     list_columns,
     numbering,
 )
@@ -29,6 +28,7 @@ from datops_assets.ingestion.damaged import DamagedRecords
 from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import occurrences
 from datops_assets.ingestion.read_ahead import reading_ahead
+from datops_assets.ingestion.schema_policy import follow_by_policy
 from datops_assets.ingestion.source import ArrowDelivery
 from datops_assets.ingestion.widening import fitting_column
 from datops_assets.postgres import failpoints
@@ -85,7 +85,8 @@ def _follow(conn: psycopg.Connection[Any], job: LoadJob, schema: pa.Schema) -> l
     delivered = list(zip(occurrences(schema.names), schema.types, strict=True))
     wanted = [WantedColumn(name, bronze_type(kind)) for name, kind in delivered if not pa.types.is_null(kind)]
     known = {column.delivered: column for column in list_columns(conn, job.bronze.table_id)}
-    for column, want in zip(follow_columns(conn, job.bronze, wanted, job.load_id), wanted, strict=True):
+    followed = follow_by_policy(conn, job, wanted, schema.names)
+    for column, want in zip(followed, wanted, strict=True):
         known[column.delivered] = fitting_column(conn, job, column, want.type)
     return [known.get(name) for name, _ in delivered]
 

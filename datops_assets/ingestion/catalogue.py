@@ -50,6 +50,8 @@ class LoadEntry:
     """A person asked for the file again, so this entry holds it back no more."""
     started_at: datetime
     finished_at: datetime | None
+    frozen_out: bool = False
+    """Refused because its columns are not those that `schema: freeze` keeps."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,15 @@ class Outcome:
 
 
 _COLUMNS = ", ".join(
-    {"source": "t.source", "table": 't.name as "table"'}.get(name, f"l.{name}")
+    {
+        "source": "t.source",
+        "table": 't.name as "table"',
+        "frozen_out": "(l.state = 'refused' and l.differences is not null) as frozen_out",
+    }.get(name, f"l.{name}")
     for name in LoadEntry.__dataclass_fields__
 )
-_WITHOUT_HEADER = _COLUMNS.replace("l.header", "null as header").replace(
-    "l.differences", "null as differences"
+_WITHOUT_HEADER = _COLUMNS.replace("l.header,", "null as header,").replace(
+    "l.differences,", "null as differences,"
 )
 _FROM = "from datops.loads l join datops.tables t using (table_id)"
 _SUPERSEDE_PATH: LiteralString = """
@@ -213,11 +219,21 @@ def watermark_of(conn: psycopg.Connection[Any], table_id: int, before: int | Non
     return None if row is None else row[0]
 
 
-def end_load(conn: psycopg.Connection[Any], load_id: int, state: str, error: str) -> None:
-    """Enter a load as failed, refused or interrupted, with the sentence that says why."""
+def end_load(
+    conn: psycopg.Connection[Any],
+    load_id: int,
+    state: str,
+    error: str,
+    differences: dict[str, Any] | None = None,
+) -> None:
+    """Enter a load as failed, refused or interrupted, with the sentence that says why.
+
+    differences   of its columns from those that are frozen, where they are why it was refused
+    """
     conn.execute(
-        "update datops.loads set state = %s, error = %s, finished_at = clock_timestamp() where load_id = %s",
-        (state, error, load_id),
+        "update datops.loads set state = %s, error = %s, differences = %s, finished_at = clock_timestamp()"
+        " where load_id = %s",
+        (state, error, Jsonb(differences) if differences else None, load_id),
     )
 
 

@@ -13,7 +13,6 @@ from datops_assets.ingestion.bronze import (
     BronzeColumn,
     WantedColumn,
     constant_load_id,
-    follow_columns,
     number_rows,
 )
 from datops_assets.ingestion.catalogue import Outcome
@@ -21,6 +20,7 @@ from datops_assets.ingestion.copy_text import send_copy
 from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import occurrences
 from datops_assets.ingestion.read_ahead import reading_ahead
+from datops_assets.ingestion.schema_policy import follow_by_policy
 from datops_assets.ingestion.source import MORE, CopyDelivery
 from datops_assets.ingestion.widening import fitting_column
 from datops_assets.postgres import failpoints
@@ -56,7 +56,7 @@ def _follow(
     """Give every column its place in bronze, as wide as both what is there and what comes."""
     names = occurrences([name for name, _ in delivered])
     wanted = [WantedColumn(name, type_) for name, (_, type_) in zip(names, delivered, strict=True)]
-    columns = follow_columns(conn, job.bronze, wanted, job.load_id)
+    columns = follow_by_policy(conn, job, wanted, [name for name, _ in delivered])
     return [
         fitting_column(conn, job, column, want.type) for column, want in zip(columns, wanted, strict=True)
     ]

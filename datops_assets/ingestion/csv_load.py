@@ -15,7 +15,6 @@ from datops_assets.ingestion.bronze import (
     BronzeTable,
     WantedColumn,
     constant_load_id,
-    follow_columns,
     number_rows,
     require_types,
 )
@@ -28,6 +27,7 @@ from datops_assets.ingestion.damaged import DamagedRecords
 from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import occurrences
 from datops_assets.ingestion.read_ahead import reading_ahead
+from datops_assets.ingestion.schema_policy import follow_by_policy
 from datops_assets.postgres import failpoints
 
 
@@ -47,7 +47,7 @@ def _load(conn: psycopg.Connection[Any], job: LoadJob, *, careful: bool) -> Outc
     with job.open_text() as delivery, DamagedRecords(job.load_id) as damaged:
         text = open_csv(job.watched(delivery.chunks()), job.csv, job.unit.path)
         wanted = [WantedColumn(column, "text") for column in occurrences(text.columns)]
-        columns = follow_columns(conn, job.bronze, wanted, job.load_id)
+        columns = follow_by_policy(conn, job, wanted, text.columns)
         require_types(columns, wanted, job.unit.path)
         careful = careful or text.dialect.newline != b"\n" or any(column.in_more for column in columns)
         failpoints.hit("before_copy")

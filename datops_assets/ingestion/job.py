@@ -124,7 +124,7 @@ class LoadJob:
         raises     LoadRefusedError: nothing was, where that would leave nothing of what was there before.
                    UnchangedError: all of it is loaded already. The caller rolls back.
         """
-        known = same_content(self.planned, content_hash, self.declared.reading)
+        known = same_content(self.planned, content_hash, self.declared.taking)
         if self.unit.fingerprint is None and known is not None:
             raise UnchangedError(known)
         if rows == 0 and self.declared.whole:

@@ -22,7 +22,6 @@ from datops_assets.ingestion.bronze import (
     MAX_KNOWN_COLUMNS,
     BronzeColumn,
     WantedColumn,
-    follow_columns,
     list_columns,
     number_rows,
     require_types,
@@ -41,6 +40,7 @@ from datops_assets.ingestion.json_text import (
     object_members,
 )
 from datops_assets.ingestion.names import Delivered
+from datops_assets.ingestion.schema_policy import follow_by_policy
 from datops_assets.ingestion.source import Reached, TextDelivery
 from datops_assets.postgres import failpoints
 
@@ -100,7 +100,7 @@ def load_json(conn: psycopg.Connection[Any], job: LoadJob) -> Outcome:
     with _staging(conn), DamagedRecords(job.load_id) as damaged:
         content_hash, reached = stage(conn, job, damaged)
         names = _names(conn, job)
-        columns = follow_columns(conn, job.bronze, names.wanted(), job.load_id)
+        columns = follow_by_policy(conn, job, names.wanted(), [name.name for name in names.found])
         require_types(columns, names.wanted(), job.unit.path)
         failpoints.hit("before_copy")
         with conn.transaction():

@@ -16,6 +16,7 @@ from datops_assets.errors import (
     DatopsError,
     LoadRefusedError,
     RetryableError,
+    SchemaFrozenError,
     SourceRefusedError,
     WarehouseError,
     WarehouseUnreachableError,
@@ -97,11 +98,11 @@ def plan_load(conn: psycopg.Connection[Any], source: Source[TableT], table: Tabl
     """
     number = find_table_id(conn, table.source, table.name)
     if number is None:
-        return [decide(unit, (), table.reading) for unit in source.list_units(table)]
+        return [decide(unit, (), table.taking) for unit in source.list_units(table)]
     known = catalogue.known_entries(conn, number)
     watermark = catalogue.watermark_of(conn, number, catalogue.first_reread(conn, number))
     units = source.list_units(table, watermark)
-    return [decide(unit, known.get(unit.path, ()), table.reading) for unit in units]
+    return [decide(unit, known.get(unit.path, ()), table.taking) for unit in units]
 
 
 def load_table(
@@ -241,7 +242,7 @@ class _Run(Generic[TableT]):
         """Return the entry that makes loading this content again pointless."""
         if content_hash is None:
             return None
-        known = same_content(planned, content_hash, self.table.reading)
+        known = same_content(planned, content_hash, self.table.taking)
         return known or self._left_behind(planned, content_hash)
 
     def _left_behind(self, planned: PlannedLoad, content_hash: str) -> LoadEntry | None:
@@ -259,7 +260,7 @@ class _Run(Generic[TableT]):
             batch=self.batch,
             run_id=self.run_id,
             content_hash=content_hash,
-            reading=self.table.reading,
+            reading=self.table.taking,
         )
 
     def _job(self, planned: PlannedLoad, reserved: tuple[int, str]) -> LoadJob:
@@ -317,9 +318,16 @@ class _Run(Generic[TableT]):
             state = "refused"
         elif isinstance(error, RetryableError):
             state = "interrupted"  # the next run tries again, changed or not
-        catalogue.end_load(self.conn, reserved[0], state, str(error))
+        difference = error.difference if isinstance(error, SchemaFrozenError) else None
+        catalogue.end_load(self.conn, reserved[0], state, str(error), difference)
         return LoadResult(
-            *reserved, planned.path, state, error=str(error), seconds=seconds, bytes=planned.unit.size_bytes
+            *reserved,
+            planned.path,
+            state,
+            differences=difference or {},
+            error=str(error),
+            seconds=seconds,
+            bytes=planned.unit.size_bytes,
         )
 
     def _refused_by_server(

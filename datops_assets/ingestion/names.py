@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from datops_assets.postgres.names import contract_name
 
 MAX_NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers without an error."""
@@ -62,14 +63,6 @@ def _shortened(name: str) -> str:
     # The hash keeps two long names apart that differ only past the cut.
     digest = hashlib.sha256(raw).hexdigest()[:8]
     return f"{raw[: MAX_NAME_BYTES - 9].decode(errors='ignore')}_{digest}"
-
-
-def contract_name(delivered: str, rename: Mapping[str, str]) -> str:
-    """Return the snake_case name a contract would use, or the one `rename:` gives."""
-    if delivered in rename:
-        return rename[delivered]
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", delivered)
-    return re.sub(r"[^0-9a-z]+", "_", spaced.lower()).strip("_")
 
 
 def header_differences(

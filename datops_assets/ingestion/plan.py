@@ -88,6 +88,8 @@ def _reason_to_skip(entry: LoadEntry, known: Sequence[LoadEntry]) -> str:
     if entry.state == "failed":
         return f"failed and not changed since; datops load reload {entry.ulid}"
     older = [other for other in known if other.state in LIVE]
+    if entry.frozen_out:
+        return f"refused by `schema: freeze` and not changed since; datops contract accept {entry.source}.{entry.table}"
     if entry.state == "refused" and older:
         return f"refused beside the load before it; datops load undo {older[-1].ulid} lets it in"
     if entry.state == "refused":

@@ -45,10 +45,10 @@ class Unit:
     """Why it cannot be taken at all and what to do: the rest of a sentence about it."""
     most_rows: int | None = None
     """Deliver no more than the first so many rows: for trying out; None: all."""
-
-
     declared: FileTable | None = None
     """The table it was listed for, where how it is opened is declared there."""
+
+
 @dataclass(frozen=True)
 class Reached:
     """How far a source has been read once a delivery is loaded."""

@@ -16,6 +16,7 @@ Format = Literal["csv", "jsonl", "json", "parquet", "rows", "copy"]
 """How a unit is written; `rows` are record batches of a driver, `copy` is PostgreSQL's binary COPY."""
 Disposition = Literal["append", "replace", "merge", "snapshot"]
 ChangedFile = Literal["append", "replace", "refuse"]
+SchemaPolicy = Literal["evolve", "freeze", "quarantine"]
 
 ENDINGS: dict[str, Format] = {
     ".csv": "csv",
@@ -93,6 +94,8 @@ class SourceTable:
     name: str
     disposition: Disposition = "append"
     rename: dict[str, str] = field(default_factory=dict)
+    schema_policy: SchemaPolicy = "evolve"
+    """What happens when a delivery's columns are not those known."""
 
     @property
     def label(self) -> str:
@@ -119,6 +122,11 @@ class SourceTable:
         """Return what changes when its units are to be read, or taken, in another way."""
         return reading_of(self.whole)
 
+    @property
+    def taking(self) -> str:
+        """Return `reading`, and under which policy: another one is worth another try of what was refused."""
+        return self.reading if self.schema_policy == "evolve" else f"{self.reading} {self.schema_policy}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileTable(SourceTable):
@@ -131,6 +139,8 @@ class FileTable(SourceTable):
     csv: CsvOptions = CsvOptions()
     records: str | None = None
     """Path to the array in a JSON document ("data.items"); None: the document is the array."""
+    member: str | None = None
+    """Glob of the file inside a zip; None: it holds only one."""
     landing: Landing = Landing()
     changed_file: ChangedFile = "replace"
     partition: FilePartition | None = None
@@ -139,8 +149,6 @@ class FileTable(SourceTable):
     def by_day(self) -> bool:
         """Whether its files carry their day."""
         return self.partition is not None
-    member: str | None = None
-    """Glob of the file inside a zip; None: it holds only one."""
 
     @property
     def changed_unit(self) -> ChangedFile:

@@ -45,6 +45,36 @@ def wider(held: str, delivered: str) -> str | None:
     return f"numeric({whole + scale},{scale})" if whole + scale <= _MOST_DIGITS else None
 
 
+_PRINTED = (
+    *(
+        "smallint",
+        "integer",
+        "bigint",
+        "real",
+        "double precision",
+        "numeric(10,2)",
+        "numeric(12,4)",
+        "numeric",
+    ),
+    *("text", "json", "boolean", "date", "timestamp", "timestamptz"),
+)
+
+
+def print_widening() -> str:
+    """The table of the documentation: what bronze becomes when a column comes with another type."""
+    lines = ["| in bronze | comes as | bronze becomes |", "| --- | --- | --- |"]
+    for held in _PRINTED:
+        by_target: dict[str | None, list[str]] = {}
+        for delivered in _PRINTED:
+            if delivered != held:
+                by_target.setdefault(wider(held, delivered), []).append(f"`{delivered}`")
+        for target, names in by_target.items():
+            if target is not None:
+                becomes = "the same" if target == held else f"`{target}`"
+                lines.append(f"| `{held}` | {', '.join(names)} | {becomes} |")
+    return "\n".join([*lines, "| any | any other | refused: no type holds both |"])
+
+
 def _numeric_shape(name: str) -> tuple[int, int] | None:
     match = _NUMERIC.fullmatch(name)
     if match is not None:

@@ -1,6 +1,12 @@
-"""The name of a table in every schema, and how long it may be. Texts only: loading definitions needs no driver."""
+"""Names in the warehouse: of a table in every schema, of a delivered column in silver.
+
+Texts only: loading definitions needs no driver.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
 
 from datops_assets.errors import WarehouseError
 
@@ -20,3 +26,11 @@ def warehouse_name(source: str, table: str) -> str:
             "shorten the pipeline's or the table's name"
         )
     return name
+
+
+def contract_name(delivered: str, rename: Mapping[str, str]) -> str:
+    """The contract's name of a delivered column: what `rename:` says, else snake_case."""
+    if delivered in rename:
+        return rename[delivered]
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", delivered)
+    return re.sub(r"[^0-9a-z]+", "_", spaced.lower()).strip("_")

@@ -302,6 +302,14 @@ class Contract(_Part):
     )
     columns: dict[str, ColumnRule] = Field(min_length=1)
     rules: list[Rule] = Field(default_factory=list)
+    closed: bool = Field(
+        False,
+        description="A row with a value in a column not named here is set aside; `schema: quarantine` sets it.",
+    )
+    ignore: list[str] = Field(
+        default_factory=list,
+        description="Delivered columns, by contract name, that are known and not wanted in silver.",
+    )
     pandera: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
@@ -338,6 +346,8 @@ class Contract(_Part):
             "pandera": self.pandera,
             "rename": dict(sorted((rename or {}).items())),
         }
+        if self.closed:
+            deciding["closed"] = sorted(self.ignore)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def columns_can_block(self) -> bool:
@@ -408,6 +418,12 @@ def _problems(contract: Contract) -> Any:
             yield ("key", position), f"{name!r} is not a column of this contract"
         elif columns[name].kind.family == "json":
             yield ("key", position), f"{name!r} is json, which has no equality"
+    for position, name in enumerate(contract.ignore):
+        if name in columns:
+            yield (
+                ("ignore", position),
+                f"{name!r} is a column of this contract, expected one that it does not name",
+            )
     if len(set(contract.key)) < len(contract.key):
         yield ("key",), "names a column twice"
     yield from _latest_by_problems(contract)

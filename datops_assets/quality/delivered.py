@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -12,6 +11,7 @@ from psycopg import sql
 from psycopg.sql import SQL, Composable
 
 from datops_assets.postgres.identifiers import warehouse_name
+from datops_assets.postgres.names import contract_name
 from datops_assets.quality.contract import Contract
 
 _OWN = frozenset({"_load_id", "_row"})
@@ -49,6 +49,8 @@ class Delivered:
     columns: tuple[BronzeColumn, ...] = ()
     physical: tuple[str, ...] = ()
     """Names of the columns bronze really has, ours left out."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """PostgreSQL's name of the type of each of them."""
 
     def made_of(self, contract: Contract, rename: Mapping[str, str]) -> dict[str, list[BronzeColumn]]:
         """For each contract column those delivered under its name so far, in the order they appeared."""
@@ -58,14 +60,6 @@ class Delivered:
             if name in found and contract.columns[name].from_ is None:
                 found[name].append(column)
         return found
-
-
-def contract_name(delivered: str, rename: Mapping[str, str]) -> str:
-    """The contract's name of a delivered column: what `rename:` says, else snake_case."""
-    if delivered in rename:
-        return rename[delivered]
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", delivered)
-    return re.sub(r"[^0-9a-z]+", "_", spaced.lower()).strip("_")
 
 
 def not_delivered(name: str, delivered: Iterable[str]) -> str:
@@ -94,7 +88,7 @@ def read_delivered(conn: psycopg.Connection[Any], source: str, table: str) -> De
         for delivered, name, type_, in_more in named
         if in_more or name in types
     )
-    return Delivered(bool(attributes), columns, tuple(types))
+    return Delivered(bool(attributes), columns, tuple(types), types)
 
 
 def column_origins(

@@ -18,6 +18,9 @@ from datops_assets.quality.expressions import read_expression
 LONGEST_KEY_BYTES = 2600
 """A third of a page, less what a row of a btree index needs for itself: PostgreSQL refuses more."""
 
+NOT_IN_CONTRACT = "not a column of the contract"
+"""What is said of a value in a delivered column that a closed contract does not name."""
+
 
 @dataclass(frozen=True)
 class RowCheck:

@@ -16,13 +16,14 @@ from typing import LiteralString
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed
 
+from datops_assets.postgres.names import contract_name
 from datops_assets.quality import formats
 from datops_assets.quality.cleaning import clean_sql
 from datops_assets.quality.contract import ColumnRule
 from datops_assets.quality.delivered import BronzeColumn, Delivered
 from datops_assets.quality.judged import Subject
 from datops_assets.quality.patterns import read_pattern
-from datops_assets.quality.row_checks import RowCheck, raw, row_checks, unreadable
+from datops_assets.quality.row_checks import NOT_IN_CONTRACT, RowCheck, raw, row_checks, unreadable
 
 # Delivered as exactly this, a value needs no judgement of its type.
 _SAME = {
@@ -64,9 +65,36 @@ class RowQuery:
     def checks(self) -> list[RowCheck]:
         """The row checks, in the order of the contract."""
         columns = self.subject.contract.columns.items()
-        return row_checks(
+        checks = row_checks(
             self.subject.contract, frozenset(name for name, rule in columns if self._decoded(name, rule))
         )
+        return checks + self._unknown_checks() if self.subject.contract.closed else checks
+
+    def _unknown_checks(self) -> list[RowCheck]:
+        """For each delivered column that a closed contract does not know: no row has a value in it."""
+        wanted = {column.name for columns in self.made_of.values() for column in columns}
+        known = {*self.subject.contract.columns, *self.subject.contract.ignore}
+        rename = self.subject.rename
+        ignored = [c for c in self.delivered.columns if contract_name(c.delivered, rename) in known]
+        allowed = wanted | {column.name for column in ignored}
+        checks = []
+        for position, name in enumerate(self.delivered.physical):
+            if name in allowed:
+                continue
+            value = _carried(position)
+            if name == "_more":
+                listed = [column.delivered for column in ignored if column.in_more]
+                fails = SQL(
+                    "exists (select from json_each({}) as e where e.key <> all ({}::text[])"
+                    " and json_typeof(e.value) <> 'null')"
+                ).format(value, sql.Literal(listed))
+            elif self.delivered.types[name] == "json":
+                fails = SQL("json_typeof({}) <> 'null'").format(value)
+            else:
+                fails = SQL("{} is not null").format(value)
+            reason = f"{name}: {NOT_IN_CONTRACT}"
+            checks.append(RowCheck(f"{name}.unknown", name, "error", reason, fails))
+        return checks
 
     @property
     def columns(self) -> list[str]:

@@ -14,7 +14,8 @@ import psycopg
 from psycopg import sql
 
 from datops_assets.postgres.identifiers import bronze_table
-from datops_assets.quality.delivered import BronzeColumn, contract_name, read_delivered
+from datops_assets.postgres.names import contract_name
+from datops_assets.quality.delivered import BronzeColumn, read_delivered
 from datops_assets.quality.types import NotAValueError, value_type
 
 # Narrow ones first. A number with a leading zero is a name, not a quantity: it stays text.

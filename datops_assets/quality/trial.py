@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from datops_assets.postgres.names import contract_name
 from datops_assets.quality.contract import Contract
-from datops_assets.quality.delivered import contract_name
 from datops_assets.quality.expressions_python import OnlyInWarehouseError
 from datops_assets.quality.patterns import read_pattern
 from datops_assets.quality.python_checks import PythonCheck, TextRow, clean_row, python_checks
-from datops_assets.quality.row_checks import RowCheck
+from datops_assets.quality.row_checks import NOT_IN_CONTRACT, RowCheck
 
 
 @dataclass
@@ -46,14 +46,16 @@ def test_contract(
     for position, row in enumerate(rows):
         texts = clean_row(contract, _by_contract_name(contract, row, rename or {}, path))
         broken = list(_broken(judged, texts, trial.not_judged))
+        unknown = _unknown_reasons(contract, row, rename or {}) if contract.closed else []
+        reasons = [*(rule.reason for rule in broken), *unknown]
         trial.rows += 1
-        if broken:
-            trial.verdicts[position] = [rule.reason for rule in broken]
-            refused = any(rule.refuses for rule in broken)
+        if reasons:
+            trial.verdicts[position] = reasons
+            refused = bool(unknown) or any(rule.refuses for rule in broken)
             trial.failing += refused
             trial.warned += not refused
-        for rule in broken:
-            trial.reasons[rule.reason] = trial.reasons.get(rule.reason, 0) + 1
+        for reason in reasons:
+            trial.reasons[reason] = trial.reasons.get(reason, 0) + 1
     return trial
 
 
@@ -70,6 +72,16 @@ def _broken(judged: list[PythonCheck], texts: TextRow, not_judged: list[str]) ->
         except OnlyInWarehouseError as error:
             judged.remove(check)
             not_judged.append(f"{check.rule.name}: {error}")
+
+
+def _unknown_reasons(contract: Contract, row: TextRow, rename: Mapping[str, str]) -> list[str]:
+    """A reason for each value in a delivered column that a closed contract does not know."""
+    known = {*contract.columns, *contract.ignore}
+    return [
+        f"{delivered}: {NOT_IN_CONTRACT}"
+        for delivered, text in row.items()
+        if text is not None and contract_name(delivered, rename) not in known
+    ]
 
 
 def _by_contract_name(

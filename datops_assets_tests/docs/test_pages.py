@@ -126,7 +126,7 @@ def _is_known(call: str, known: set[str]) -> bool:
     ]
 
 
-@pytest.mark.parametrize("key", ["load", "changed_file"])
+@pytest.mark.parametrize("key", ["load", "changed_file", "schema"])
 def test_every_value_of_a_policy_is_explained(reference, key):
     from datops_assets.components.sources.files import FileTableDocument
 

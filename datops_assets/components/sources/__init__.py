@@ -5,6 +5,7 @@ The names are looked up when they are asked for, so that a command without a sou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -70,7 +71,8 @@ def declared_table(document: PipelineDocument, name: str, project_root: Path) ->
 
     raises    DeclarationError: a variable is not set
     """
-    return kind_of(document).declare(document, name, project_root)
+    declared = kind_of(document).declare(document, name, project_root)
+    return replace(declared, schema_policy=document.tables[name].schema_policy)
 
 
 def open_source(document: PipelineDocument, project_root: Path) -> Source[Any]:
