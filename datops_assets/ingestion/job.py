@@ -127,7 +127,9 @@ class LoadJob:
         known = same_content(self.planned, content_hash, self.declared.taking)
         if self.unit.fingerprint is None and known is not None:
             raise UnchangedError(known)
-        if rows == 0 and self.declared.whole:
+        # A file holds records, or it was cut on its way; a table may be empty from the first.
+        is_new_table = self.header_before is None and self.unit.format in ("copy", "rows")
+        if rows == 0 and self.declared.whole and not is_new_table:
             raise LoadRefusedError(_EMPTY.format(path=self.unit.path, load=self.declared.disposition))
         before = self.header_before if header else None
         differences = header_differences(before, header, self.declared.rename)

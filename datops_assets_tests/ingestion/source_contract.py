@@ -6,19 +6,26 @@ from typing import Any
 
 import pytest
 
-from datops_assets.ingestion import ArrowDelivery, Delivery, Source, TextDelivery
+from datops_assets.ingestion import ArrowDelivery, CopyDelivery, Delivery, Source, TextDelivery
 
 
 def read(delivery: Delivery) -> list[Any]:
     """Read a delivery to its end."""
     if isinstance(delivery, TextDelivery):
         return [b"".join(delivery.chunks())]
+    if isinstance(delivery, CopyDelivery):
+        return [b"".join(delivery.chunks([type_ for _, type_ in delivery.columns()]))]
     assert isinstance(delivery, ArrowDelivery)
     return [batch.to_pylist() for batch in delivery.batches()]
 
 
 class SourceContract:
-    """Inherit, and give a `source`, a `table` with at least two units, and a `missing` table."""
+    """Inherit, and give a `source`, a `table` with at least two units, and a `missing` table.
+
+    `least_units = 1` for a kind that has but one unit at a time.
+    """
+
+    least_units = 2
 
     @pytest.fixture
     def source(self) -> Source[Any]:
@@ -47,7 +54,7 @@ class SourceContract:
         """Paths are unique, and nothing that is complete waits."""
         units = source.list_units(table)
         assert units == source.list_units(table)
-        assert len(units) >= 2
+        assert len(units) >= self.least_units
         assert len({unit.path for unit in units}) == len(units)
         assert all(unit.waiting is None for unit in units)
 

@@ -1,0 +1,97 @@
+"""Databases keep what every source promises, and survive what every source must."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from datops_assets.ingestion import Source
+from datops_assets.ingestion.database import Address, DatabaseTable, open_database
+from datops_assets.resources.warehouse import Warehouse
+from datops_assets_tests.ingestion.database.conftest import Shop
+from datops_assets_tests.ingestion.source_contract import SourceContract
+from datops_assets_tests.ingestion.source_suite import FarSide, SourceSuite
+
+
+def opened(url: str, cursor: str | None = None) -> tuple[Source[Any], DatabaseTable]:
+    """A source and its table `people`."""
+    disposition: Any = "append" if cursor else "replace"
+    table = DatabaseTable(
+        source="far", name="people", relation="people", cursor=cursor, disposition=disposition
+    )
+    return open_database(Address.parse(url)), table
+
+
+class PostgresFarSide(FarSide):
+    """A database on the tests' server."""
+
+    opener = opened
+
+    def __init__(self, database: Warehouse, cursor: str | None = None) -> None:
+        self._database = database
+        self._cursor = cursor
+        self.address = (database.host, database.port)
+        self.secret = database.password
+        self._execute("create table people (id bigint, name text)")
+
+    def fill(self, rows: int) -> None:
+        """Make the rows there."""
+        self._execute("delete from people where id > %s", rows)
+        self._execute(
+            "insert into people select n, 'name ' || n from generate_series("
+            " (select coalesce(max(id), 0) + 1 from people), %s) n",
+            rows,
+        )
+
+    def arguments(self, address: tuple[str, int] | None = None, secret: str | None = None) -> dict[str, Any]:
+        """By URL."""
+        database = self._database
+        if address is not None:
+            database = replace(database, host=address[0], port=address[1])
+        return {"url": replace(database, password=secret or database.password).url, "cursor": self._cursor}
+
+    def add_column(self) -> bool:
+        """With a default, so that every row has it."""
+        self._execute("alter table people add note text default 'new'")
+        return True
+
+    def _execute(self, statement: str, *values: object) -> None:
+        with psycopg.connect(self._database.url, autocommit=True) as conn:
+            conn.execute(statement, values)  # type: ignore[call-overload]
+
+
+@pytest.mark.source_suite
+class TestPostgresSuite(SourceSuite):
+    """Whole tables."""
+
+    @pytest.fixture
+    def far(self, shop_db: Warehouse) -> FarSide:
+        """Return a PostgreSQL."""
+        return PostgresFarSide(shop_db)
+
+
+class TestPostgresSource(SourceContract):
+    """The promises of the interface."""
+
+    least_units = 1
+
+    @pytest.fixture
+    def source(self, shop: Shop) -> Iterator[Source[DatabaseTable]]:
+        """Return a source with a table that has something new."""
+        shop.execute("create table orders (id int)", "insert into orders select generate_series(1, 9)")
+        with shop.source() as source:
+            yield source
+
+    @pytest.fixture
+    def table(self, shop: Shop) -> DatabaseTable:
+        """A whole table."""
+        return shop.table
+
+    @pytest.fixture
+    def missing(self, shop: Shop) -> DatabaseTable:
+        """A table that is not there."""
+        return replace(shop.table, relation="nowhere")
