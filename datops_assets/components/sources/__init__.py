@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datops_assets.ingestion import Source, SourceTable
 
 GROUP = "datops.sources"
-BUILT_IN = {"files": "files:FilesKind", "database": "database:DatabaseKind"}
+BUILT_IN = {"files": "files:FilesKind", "database": "database:DatabaseKind", "rest": "rest:RestKind"}
 """Kinds that come with datops; a plug-in cannot take their names."""
 
 
