@@ -180,9 +180,20 @@ def _parts(name: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[
     for shown in waiting:
         properties = known[shown].get("properties")
         if properties:
-            yield shown, known[shown]
+            fields = {key: _written_out(field, known) for key, field in properties.items()}
+            yield shown, {**known[shown], "properties": fields}
         referred = re.findall(r'"#/\$defs/(\w+)"', json.dumps(properties or known[shown]))
         waiting += [part for part in dict.fromkeys(referred) if part not in waiting]
+
+
+def _written_out(field: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A field whose value is a part without keys of its own (a list, a map): what it is made of."""
+    target = known.get(field.get("$ref", "").rpartition("/")[2], {})
+    if target and not target.get("properties"):
+        return {**target, **{key: value for key, value in field.items() if key != "$ref"}}
+    if "anyOf" in field:
+        return {**field, "anyOf": [_written_out(one, known) for one in field["anyOf"]]}
+    return field
 
 
 def _kind(field: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ def _app() -> typer.Typer:
         generate,
         load,
         pipeline,
+        plugins,
         quarantine,
         up,
         validate,
@@ -46,6 +47,7 @@ def _app() -> typer.Typer:
     app.command("validate")(validate.validate)
     app.command("doctor")(doctor.doctor)
     app.add_typer(pipeline.app, name="pipeline")
+    app.add_typer(plugins.app, name="plugins")
     app.add_typer(load.app, name="load")
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")

@@ -1,8 +1,9 @@
-"""`datops pipeline`: list, plan, run, status, rebuild, drift."""
+"""`datops pipeline`: list, plan, run, status, rebuild, drift, sql."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import textwrap
 import time
 from pathlib import Path
@@ -26,6 +27,14 @@ from datops_assets.errors import DeclarationError
 if TYPE_CHECKING:
     from datops_assets.components.document import PipelineDocument
     from datops_assets.components.runner import PipelineRun
+
+
+class Engine(enum.StrEnum):
+    """Whose SQL a statement is written in."""
+
+    POSTGRES = "postgres"
+    SPARK = "spark"
+
 
 app = typer.Typer(help="Pipelines: what is declared, what a run would do, run it.", no_args_is_help=True)
 
@@ -163,7 +172,10 @@ def _say_suggestions(document: PipelineDocument, result: PipelineRun) -> None:
 def _count_steps(document: PipelineDocument, tables: list[str]) -> int:
     """A load a table, a judgement where there is a contract, and the check of all files."""
     chosen = [table for name, table in document.tables.items() if not tables or name in tables]
-    return len(chosen) + sum(table.contract is not None for table in chosen) + 1
+    from datops_assets.components.transform_statements import downstream
+
+    made = downstream(document, tables or document.tables)
+    return len(chosen) + sum(table.contract is not None for table in chosen) + 1 + len(made)
 
 
 def say_run(result: PipelineRun) -> None:
@@ -189,6 +201,8 @@ def say_run(result: PipelineRun) -> None:
                 f"{verdict}: {result.pipeline}.{table.table}: {check['check']}: "
                 f"{check['rows_failed']} of {check['rows_judged']} rows"
             )
+    for made in result.transforms:
+        typer.echo(f"built: {result.pipeline}.{made.table}: {made.rows} rows in {made.seconds:.1f} s")
     for note in result.notes:
         typer.echo(note)
     for problem in result.problems:
@@ -261,3 +275,43 @@ def drift(name: PipelineName = None, config: Config = None, as_json: Json = Fals
     say_rows(rows, ["table", "what", "declared", "actual", "next_step"], as_json, "no drift")
     if rows:
         raise typer.Exit(1)
+
+
+@app.command()
+def sql(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[PIPELINE[.NAME]]", help="A pipeline, or one transformation.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Whose SQL.")] = Engine.POSTGRES,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Print the statements that transformations run, made from the documents alone."""
+    from datops_assets.components.declarations import read_declared
+    from datops_assets.components.transform_statements import declared_statement, transform_order
+    from datops_assets.config.settings import read_settings
+
+    settings = read_settings()
+    pipeline, _, wanted = (name or "").partition(".")
+    chosen = documents(settings, pipeline or None, config)
+    declared = [loaded.document for loaded in read_declared(settings.project_root).documents]
+    known = {document.pipeline: document for document in (*declared, *chosen)}
+    rows = [
+        {
+            "transform": f"{document.pipeline}.{made}",
+            "engine": engine.value,
+            "sql": declared_statement(document, made, known, engine.value).text(pretty=True),
+        }
+        for document in chosen
+        for made in transform_order(document)
+        if wanted in ("", made)
+    ]
+    if wanted and not rows:
+        names = ", ".join(f"{pipeline}.{made}" for made in chosen[0].transforms) or "none is declared"
+        raise DeclarationError([f"there is no transformation {name!r}, expected one of: {names}"])
+    if as_json:
+        say_json(rows)
+    elif not rows:
+        typer.echo("no transformation is declared; docs/transformations.md shows how")
+    for row in rows if not as_json else ():
+        typer.echo(f"-- {row['transform']}\n{row['sql']};\n")

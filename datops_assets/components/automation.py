@@ -6,6 +6,7 @@ silver where bronze alone was materialized (by hand, by a backfill).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -54,6 +55,16 @@ WHEN_SILVER_CHANGED = _when(_SILVER_UPDATED, _HANDLED & ~_SILVER_UPDATED)
 """For gold. An update that arrives while the last one is being handled counts; eager() forgets it until the next."""
 WHEN_BRONZE_CHANGED = _when(_bronze_updated(), _HANDLED)
 """For silver. What is forgotten here, the next run of the source's job judges."""
+
+
+@cache
+def when_inputs_changed(pipeline: str) -> Condition:
+    """For a transformation of this pipeline: an input was built by a run that did not build it too."""
+    built_too = Condition.executed_with_root_target() | Condition.all_new_updates_have_run_tags(
+        tag_values={**TO_SILVER, "datops/pipeline": pipeline}
+    )
+    alone = Condition.newly_updated() & ~built_too
+    return _when(Condition.any_deps_match(alone | Condition.will_be_requested()), _HANDLED)
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:

@@ -12,7 +12,7 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 
 from datops_assets.components.automation import DAILY
 from datops_assets.components.catalogue import Catalogue, open_catalogue
-from datops_assets.components.document import PipelineDocument, TableDocument
+from datops_assets.components.document import PipelineDocument, TableDocument, TransformDocument
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.components.partitions import (
     asked_days,
@@ -22,6 +22,7 @@ from datops_assets.components.partitions import (
     record_days,
 )
 from datops_assets.components.sources import declared_table, open_source
+from datops_assets.components.transform_statements import downstream, transform_order
 from datops_assets.errors import RetryableError
 from datops_assets.telemetry.printable import one_line
 
@@ -38,13 +39,14 @@ def asset_key(layer: str, source: str, table: str) -> dg.AssetKey:
 
 
 def keys_of(document: PipelineDocument, tables: Sequence[str] = ()) -> list[dg.AssetKey]:
-    """The assets of some tables of a source, or of all, as its job runs them."""
+    """The assets of some tables of a source, or of all, as its job runs them, and what is made of them."""
     keys = []
     for name in tables or document.load_order():
         keys.append(asset_key("bronze", document.pipeline, name))
         if document.tables[name].contract is not None:
             keys.append(asset_key("silver", document.pipeline, name))
-    return keys
+    made = downstream(document, tables) if tables else transform_order(document)
+    return keys + [asset_key("silver", document.pipeline, name) for name in made]
 
 
 def bronze_asset(document: PipelineDocument, name: str, *, by_day: bool = True) -> dg.AssetsDefinition:
@@ -303,12 +305,14 @@ def _line(result: "LoadResult") -> str:
     return f"{result.path}: {result.state}: {result.error}"
 
 
-def owners_of(document: PipelineDocument, table: TableDocument) -> list[str]:
+def owners_of(document: PipelineDocument, table: TableDocument | TransformDocument) -> list[str]:
     """The table's owners, else the document's, else its team."""
     return list(table.owners or document.owners or [f"team:{document.team}"])
 
 
-def freshness_policy(document: PipelineDocument, table: TableDocument) -> dg.FreshnessPolicy | None:
+def freshness_policy(
+    document: PipelineDocument, table: TableDocument | TransformDocument
+) -> dg.FreshnessPolicy | None:
     """How old the last materialization of the table's last layer may be."""
     freshness = table.freshness or document.freshness
     if freshness is None:

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from datops_assets.components.texts import Asset, Cron, Day, Name, Owner, Pool, TableName, Tags
+from datops_assets.components.transform_steps import StepDocument
 from datops_assets.components.yaml_source import PARTS_ERROR
 from datops_assets.postgres.names import LONGEST_NAME_BYTES
 from datops_assets.quality import Contract, ForeignKeyRule
 from datops_assets.quality.contract import Disposition
+from datops_assets.transform import Input
 
 _MOST_COLUMNS = 1500
 """A table of PostgreSQL has at most 1,600, ours among them."""
@@ -170,6 +172,22 @@ class TableDocument(Part):
         return contract
 
 
+class TransformDocument(Part):
+    """One table that is made of others: `silver.<pipeline>_<name>`, built anew by each run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    from_: Input = Field(
+        alias="from",
+        description="Table with a contract, or transformation, of this document; or `PIPELINE.TABLE` of another.",
+    )
+    steps: list[StepDocument] = Field(min_length=1, description="Done one after the other.")
+    description: str | None = None
+    owners: list[Owner] = Field(default_factory=list)
+    tags: Tags = Field(default_factory=dict)
+    freshness: Freshness | None = None
+
+
 class PipelineDocument(Part):
     """One source system and its tables."""
 
@@ -190,10 +208,13 @@ class PipelineDocument(Part):
     retries: Retries = Retries()
     freshness: Freshness | None = None
     tables: dict[TableName, TableDocument] = Field(min_length=1)
+    transforms: dict[TableName, TransformDocument] = Field(
+        default_factory=dict, description="Tables made of silver tables: see [transformations](../transformations.md)."
+    )
 
     @model_validator(mode="after")
     def _short_names(self) -> PipelineDocument:
-        for name in self.tables:
+        for name in (*self.tables, *self.transforms):
             if len(f"{self.pipeline}_{name}") > LONGEST_NAME_BYTES:
                 raise ValueError(
                     f"tables.{name}: {self.pipeline}_{name} is too long a name for a table,"
@@ -205,7 +226,20 @@ class PipelineDocument(Part):
     def _references(self) -> PipelineDocument:
         for name in self.tables:
             if name in self._upstream(name):
-                raise ValueError(f"tables.{name}: its foreign keys lead back to itself, expected no cycle")
+                raise ValueError(f"tables.{name}: its rules lead back to itself, expected no cycle")
+        return self
+
+    @model_validator(mode="after")
+    def _transforms(self) -> PipelineDocument:
+        if self.transforms:
+            from datops_assets.components.transform_statements import problems_of
+
+            problems = problems_of(self)
+            if problems:
+                sentences = "; ".join(what for _, what in problems)
+                raise PydanticCustomError(
+                    PARTS_ERROR, "{sentences}", {"sentences": sentences, "problems": problems}
+                )
         return self
 
     @property

@@ -19,6 +19,7 @@ from datops_assets.components.plugins import PluginError
 from datops_assets.components.sources import BUILT_IN, document_model, source_kinds
 from datops_assets.components.sources.templates import unset_variables
 from datops_assets.components.texts import PathTemplate, TableName, is_name
+from datops_assets.components.transform_statements import problems_of
 from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
 from datops_assets.errors import DeclarationError
 from datops_assets.quality import ForeignKeyRule
@@ -109,9 +110,13 @@ def check_together(documents: Iterable[LoadedDocument]) -> list[str]:
             continue
         owner[name] = item
         for table in item.document.tables:
-            problems += _collision(item, table, tables)
+            problems += _collision(item, ["tables", table], tables)
+        for name in item.document.transforms:
+            problems += _collision(item, ["transforms", name], tables)
+    by_name = {name: known.document for name, known in owner.items()}
     for item in loaded:
         problems += _dangling(item, owner)
+        problems += [item.source.problem(*found) for found in problems_of(item.document, by_name)]
     return problems
 
 
@@ -122,7 +127,7 @@ def check_beside(aside: Iterable[LoadedDocument], declared: Iterable[LoadedDocum
     tables = {
         f"{item.document.pipeline}_{table}": f"{item.document.pipeline}.{table} of {item.source.file}"
         for item in known
-        for table in item.document.tables
+        for _, table in _named(item)
     }
     problems: list[str] = []
     for item in aside:
@@ -132,12 +137,19 @@ def check_beside(aside: Iterable[LoadedDocument], declared: Iterable[LoadedDocum
             what = f"{name} is declared in {pipelines[name]}, expected a name of its own"
             problems.append(item.source.problem(where, what))
             continue
-        for table in item.document.tables:
+        for kind, table in _named(item):
             physical = f"{name}_{table}"
             if physical in tables:
                 what = f"would share the table {physical} with {tables[physical]}, expected a name of its own"
-                problems.append(item.source.problem(["tables", table], what))
+                problems.append(item.source.problem([kind, table], what))
     return problems
+
+
+def _named(item: LoadedDocument) -> list[tuple[str, str]]:
+    """Everything of a document that has a table in silver or bronze, and under which key it stands."""
+    return [("tables", name) for name in item.document.tables] + [
+        ("transforms", name) for name in item.document.transforms
+    ]
 
 
 def _name_of(item: LoadedDocument) -> list[str | int]:
@@ -148,8 +160,9 @@ def _name_of(item: LoadedDocument) -> list[str | int]:
     return ["source_systems", names.index(item.document.pipeline), "name"]
 
 
-def _collision(item: LoadedDocument, table: str, tables: dict[str, str]) -> list[str]:
+def _collision(item: LoadedDocument, where: list[str | int], tables: dict[str, str]) -> list[str]:
     """shop_a.b and shop.a_b would share bronze.shop_a_b."""
+    table = where[-1]
     physical = f"{item.document.pipeline}_{table}"
     here = f"{item.document.pipeline}.{table}"
     there = tables.setdefault(physical, here)
@@ -157,7 +170,7 @@ def _collision(item: LoadedDocument, table: str, tables: dict[str, str]) -> list
         return []
     return [
         item.source.problem(
-            ["tables", table], f"would share the table {physical} with {there}, expected a name of its own"
+            where, f"would share the table {physical} with {there}, expected a name of its own"
         )
     ]
 

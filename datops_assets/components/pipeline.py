@@ -17,6 +17,8 @@ from datops_assets.components.document import PipelineDocument
 from datops_assets.components.documents import read_documents
 from datops_assets.components.silver import silver_asset
 from datops_assets.components.source_sensor import is_watched, source_sensor
+from datops_assets.components.transform_statements import transform_order
+from datops_assets.components.transforms import transform_asset
 from datops_assets.config.settings import find_project_root
 
 
@@ -79,12 +81,13 @@ def job_definitions(document: PipelineDocument, *, by_day: bool = False) -> dg.D
 
 
 def source_assets(document: PipelineDocument, *, by_day: bool = True) -> list[dg.AssetsDefinition]:
-    """Bronze and silver of every table, referenced tables first."""
+    """Bronze and silver of every table, referenced tables first; then what is made of them."""
     assets = []
     for name in document.load_order():
         assets.append(bronze_asset(document, name, by_day=by_day))
         if document.tables[name].contract is not None:
             assets.append(silver_asset(document, name, by_day=by_day))
+    assets += [transform_asset(document, name, by_day=by_day) for name in transform_order(document)]
     return assets
 
 

@@ -5,7 +5,8 @@ One mechanism for every group; a package that cannot be imported is named and st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -14,6 +15,7 @@ from datops_assets.errors import TerminalError
 
 GROUPS = {
     "datops.sources": "kinds of sources: `source: {type: …}`",
+    "datops.transforms": "steps of transformations: `transforms: {…: {steps: [{name: …}]}}`",
 }
 """Entry point groups, and what a plug-in in it adds."""
 
@@ -49,6 +51,57 @@ class Plugin:
                 f"the plug-in {self.name!r} of {self.package} cannot be imported ({type(error).__name__}: {error});"
                 f" install {self.package} again, or remove it"
             ) from error
+
+
+@dataclass(frozen=True)
+class ListedPlugin:
+    """A plug-in as `datops plugins list` shows it; `problem` says why it cannot be used."""
+
+    group: str
+    name: str
+    package: str
+    summary: str = ""
+    problem: str | None = None
+
+
+def list_plugins() -> list[ListedPlugin]:
+    """Every plug-in of every group, each imported once; one that cannot be stops none of the others."""
+    found = []
+    for group, check in _CHECKS.items():
+        for plugin in installed_plugins(group):
+            listed = ListedPlugin(group, plugin.name, plugin.package)
+            try:
+                listed = replace(listed, summary=check(plugin.name))
+            except PluginError as error:
+                listed = replace(listed, problem=str(error))
+            found.append(listed)
+    return found
+
+
+def _check_source(name: str) -> str:
+    from datops_assets.components.sources import BUILT_IN, source_kind
+
+    if name in BUILT_IN:
+        raise PluginError(f"datops has a source of the name {name!r} itself; ask its author for another name")
+    return source_kind(name).summary()
+
+
+def _check_transform(name: str) -> str:
+    from datops_assets.components.transform_steps import find_step
+    from datops_assets.transform import BUILT_IN
+
+    if any(step.word == name for step in BUILT_IN):
+        raise PluginError(f"datops has a step of the name {name!r} itself; ask its author for another name")
+    step = find_step(name)
+    assert step is not None, "it is among the installed ones"
+    return step.summary()
+
+
+_CHECKS: dict[str, Callable[[str], str]] = {
+    "datops.sources": _check_source,
+    "datops.transforms": _check_transform,
+}
+"""Of each group: tries a plug-in as a document would, and says in a line what it is."""
 
 
 @cache

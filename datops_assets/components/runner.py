@@ -52,6 +52,15 @@ class TableRun:
 
 
 @dataclass(frozen=True)
+class TransformRun:
+    """What one run did to one transformation."""
+
+    table: str
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PipelineRun:
     """What one run did; `problems` holds a sentence for each step that failed, `notes` what else to know."""
 
@@ -62,6 +71,7 @@ class PipelineRun:
     tables: list[TableRun]
     problems: list[str]
     notes: list[str] = field(default_factory=list)
+    transforms: list[TransformRun] = field(default_factory=list)
 
 
 @contextmanager
@@ -202,7 +212,9 @@ def summarize(
     ]
     said = catalogue.conn.execute(_SAID, [run_id])
     notes += [f"{document.pipeline}.{table}: {sentence}" for table, sentence in said]
-    return PipelineRun(document.pipeline, run_id, result.success, 0.0, rows, problems_of(result), notes)
+    built = catalogue.conn.execute(_BUILT, (document.pipeline, run_id)).fetchall()
+    made = [TransformRun(*row) for row in built]
+    return PipelineRun(document.pipeline, run_id, result.success, 0.0, rows, problems_of(result), notes, made)
 
 
 def table_runs(
@@ -263,6 +275,12 @@ select taken.files, taken.rows, taken.damaged, taken.refused,
        case when judged.state = 'judged' then judged.rows_total end, judged.score, failed.checks,
        coalesce(judged.state = 'blocked', false)
 from taken left join judged on true cross join failed
+"""
+
+
+_BUILT = """
+select name, rows, seconds from datops.builds join datops.tables using (table_id)
+where source = %s and run_id = %s order by build_id
 """
 
 
