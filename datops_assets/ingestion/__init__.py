@@ -23,7 +23,16 @@ from datops_assets.ingestion.source import (
     TextDelivery,
     Unit,
 )
-from datops_assets.ingestion.tables import CsvOptions, FilePartition, FileTable, Landing, SourceTable
+from datops_assets.ingestion.tables import (
+    CsvOptions,
+    ExcelOptions,
+    FilePartition,
+    FileTable,
+    FixedColumn,
+    FixedOptions,
+    Landing,
+    SourceTable,
+)
 
 __all__ = [
     "ArrowDelivery",
@@ -31,9 +40,12 @@ __all__ = [
     "CopyDelivery",
     "CsvOptions",
     "Delivery",
+    "ExcelOptions",
     "FilePartition",
     "FileSource",
     "FileTable",
+    "FixedColumn",
+    "FixedOptions",
     "Landing",
     "LandingFinding",
     "LoadEntry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -122,33 +122,36 @@ def copy_carefully(
     returns    the number of records, damaged ones among them
     """
     records = CsvRecords(text.chunks, text.dialect, text.position)
-    lines = _CopyLines(_renderer(columns), damaged, text.dialect.encoding)
-    names = [b"_row", *(column.name.encode() for column in columns if not column.in_more)]
-    if any(column.in_more for column in columns):
-        names.append(b"_more")
-    statement = sql.SQL("copy {} ({}) from stdin (format text, encoding 'utf8')").format(
-        bronze.name, sql.SQL(", ").join(sql.Identifier(name.decode()) for name in names)
-    )
+    lines = CopyLines(columns, damaged, text.dialect.encoding)
     # No thread here: it would be Python all the time, and COPY would wait for the interpreter's lock.
     with conn.cursor() as cursor:
-        send_copy(cursor, statement, gathered(lines.of(records)))
+        send_copy(cursor, numbered_copy(bronze, columns), gathered(lines.of(records)))
     return lines.records
 
 
-class _CopyLines:
+def numbered_copy(bronze: BronzeTable, columns: Sequence[BronzeColumn]) -> sql.Composed:
+    """Return the COPY statement for what `CopyLines` makes."""
+    names = ["_row", *(column.name for column in columns if not column.in_more)]
+    if any(column.in_more for column in columns):
+        names.append("_more")
+    return sql.SQL("copy {} ({}) from stdin (format text, encoding 'utf8')").format(
+        bronze.name, sql.SQL(", ").join(map(sql.Identifier, names))
+    )
+
+
+class CopyLines:
     """Turn records into lines of COPY's text format, counting and setting damage aside."""
 
-    def __init__(
-        self, render: Callable[[list[bytes | None]], bytes], damaged: DamagedRecords, encoding: str
-    ) -> None:
+    def __init__(self, columns: Sequence[BronzeColumn], damaged: DamagedRecords, encoding: str) -> None:
         self.records = 0
-        self._render = render
+        """How many there were so far, damaged ones among them."""
+        self._render = _renderer(columns)
         self._damaged = damaged
         self._encoding = encoding
         # Counted in the text as UTF-8, they would mislead in a file of another encoding.
         self._has_positions = is_utf8(encoding)
 
-    def of(self, records: CsvRecords) -> Iterator[bytes]:
+    def of(self, records: Iterable[Record]) -> Iterator[bytes]:
         """Yield one line a record that is in order."""
         for record in records:
             self.records += 1

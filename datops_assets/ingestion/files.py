@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 
 from datops_assets.errors import ContainerDamagedError, DatopsError
 from datops_assets.ingestion.packed import (
@@ -20,7 +21,14 @@ from datops_assets.ingestion.packed import (
 )
 from datops_assets.ingestion.source import Delivery, Reachability, Source, TextDelivery, Unit
 from datops_assets.ingestion.store import LocalStore, Store, broken
-from datops_assets.ingestion.tables import FileTable
+from datops_assets.ingestion.tables import ExcelOptions, FileTable
+
+_OPENED_BY = {
+    "parquet": "parquet_file:ParquetDelivery",
+    "orc": "orc_file:OrcDelivery",
+    "avro": "avro_file:AvroDelivery",
+}
+"""Readers of typed files, imported when one is opened."""
 
 
 class FileSource(Source[FileTable]):
@@ -48,10 +56,13 @@ class FileSource(Source[FileTable]):
 
     def open(self, unit: Unit) -> Delivery:
         """Open a file for one pass."""
-        if unit.format == "parquet":
-            from datops_assets.ingestion.parquet_file import ParquetDelivery
+        if unit.format in _OPENED_BY:
+            module, _, name = _OPENED_BY[unit.format].partition(":")
+            return getattr(import_module(f"datops_assets.ingestion.{module}"), name)(unit, self._store)
+        if unit.format == "excel":
+            from datops_assets.ingestion.excel_file import ExcelText
 
-            return ParquetDelivery(unit, self._store)
+            return ExcelText(unit, self._store, unit.declared.excel if unit.declared else ExcelOptions())
         return FileBytes(unit, self._store)
 
     def sketch(self, table: FileTable) -> list[str]:

@@ -78,7 +78,9 @@ class LoadJob:
     @property
     def csv(self) -> CsvOptions:
         """How its CSV files are written."""
-        return self.declared.csv if isinstance(self.declared, FileTable) else CsvOptions()
+        if not isinstance(self.declared, FileTable):
+            return CsvOptions()
+        return self.declared.csv_of(self.unit.format)
 
     @property
     def records(self) -> str | None:

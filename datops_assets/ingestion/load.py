@@ -285,8 +285,12 @@ class _Run(Generic[TableT]):
         return () if self.table.changed_unit == "append" else catalogue.LIVE
 
     def _load(self, job: LoadJob) -> Outcome:
-        if job.unit.format == "csv":
+        if job.unit.format in ("csv", "excel"):
             return load_csv(self.conn, job)
+        if job.unit.format == "fixed":
+            from datops_assets.ingestion.fixed_load import load_fixed
+
+            return load_fixed(self.conn, job)
         if job.unit.format in ("json", "jsonl"):
             return load_json(self.conn, job)
         if job.unit.format == "copy":
@@ -301,7 +305,7 @@ class _Run(Generic[TableT]):
         if planned.unit.format is None:
             raise LoadRefusedError(
                 f"{planned.path}: its ending names no format; let `files:` match data only, or state"
-                " `format:` csv, jsonl, json or parquet"
+                " `format:` csv, jsonl, json, parquet, orc, avro, excel or fixed"
             )
         if self.table.changed_unit == "refuse" and live_entries(planned):
             raise LoadRefusedError(

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datops_assets.errors import DatopsError, FileChangedError
-from datops_assets.ingestion.packed import packing_named
-from datops_assets.ingestion.source import ArrowDelivery, Unit
-from datops_assets.ingestion.store import LocalStore, Store, broken
+from datops_assets.ingestion.typed_file import BATCH_BYTES, MOST_ROWS, TypedFile
 
-_BATCH_BYTES = 16 << 20
-_MOST_ROWS = 1 << 16
 _PIECE_ROWS = 2048
-"""Read at once: a million rows take 0.07 s longer than in pieces of `_MOST_ROWS`."""
+"""Read at once: a million rows take 0.07 s longer than in pieces of `MOST_ROWS`."""
 _PROBE_ROWS = 16
 _BUFFER_BYTES = 1 << 20
 
 
-class ParquetDelivery(ArrowDelivery):
+class ParquetDelivery(TypedFile):
     """One Parquet file, read in batches of about 16 MiB."""
 
-    def __init__(self, unit: Unit, store: Store | None = None) -> None:
-        self._unit = unit
-        self._store = store or LocalStore()
-        path = self._store.local_path(unit)
-        try:
-            # Without pre-buffering, memory is a page per column, not a row group.
-            self._file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except FileNotFoundError:
-            raise FileChangedError(
-                f"{unit.path} vanished before it was read; nothing of it was kept"
-            ) from None
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
+    noun: ClassVar[str] = "Parquet"
+
+    def _open(self, path: Path) -> None:
+        # Without pre-buffering, memory is a page per column, not a row group.
+        self._file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def schema(self) -> pa.Schema:
         """Return the columns."""
@@ -43,12 +32,10 @@ class ParquetDelivery(ArrowDelivery):
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order."""
-        try:
+        with self.reading():
             for group in range(self._file.metadata.num_row_groups):
                 rows = self._rows_at_once(group)
                 yield from _gathered(self._file.iter_batches(batch_size=rows, row_groups=[group]))
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
 
     def _rows_at_once(self, group: int) -> int:
         """How many rows of a row group to ask for: few, for nobody says how large they become.
@@ -60,35 +47,25 @@ class ParquetDelivery(ArrowDelivery):
         stated = metadata.total_byte_size // max(metadata.num_rows, 1)
         probe = next(self._file.iter_batches(batch_size=_PROBE_ROWS, row_groups=[group]), None)
         found = _unpacked_bytes(probe) // max(probe.num_rows, 1) if probe is not None else 0
-        return max(1, min(_PIECE_ROWS, _BATCH_BYTES // max(stated, found, 1)))
-
-    def content_hash(self) -> str:
-        """Hash the file; that it did not change since it was listed covers the time it was read."""
-        return self._store.hash_content(self._unit)
+        return max(1, min(_PIECE_ROWS, BATCH_BYTES // max(stated, found, 1)))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _damaged(self, error: Exception) -> DatopsError:
-        how = f" is not a whole Parquet file ({type(error).__name__}); deliver it again"
-        if packing_named(self._unit.path) is not None:
-            how = " is packed, and Parquet is packed inside already; deliver it as it was before"
-        return broken(self._unit, how, lambda: self._store.require_unchanged(self._unit))
-
 
 def _gathered(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Put small batches together and cut large ones, to about `_BATCH_BYTES`."""
+    """Put small batches together and cut large ones, to about `BATCH_BYTES`."""
     held: list[pa.RecordBatch] = []
     size = rows = 0
     for piece in pieces:
         piece_bytes = _unpacked_bytes(piece)
-        is_alone = piece_bytes > _BATCH_BYTES or _has_dictionary(piece.schema)
-        if held and (is_alone or size + piece_bytes > _BATCH_BYTES or rows + piece.num_rows > _MOST_ROWS):
+        is_alone = piece_bytes > BATCH_BYTES or _has_dictionary(piece.schema)
+        if held and (is_alone or size + piece_bytes > BATCH_BYTES or rows + piece.num_rows > MOST_ROWS):
             yield pa.concat_batches(held)
             held, size, rows = [], 0, 0
         if is_alone:
-            step = max(1, piece.num_rows * _BATCH_BYTES // max(piece_bytes, _BATCH_BYTES))
+            step = max(1, piece.num_rows * BATCH_BYTES // max(piece_bytes, BATCH_BYTES))
             yield from (piece.slice(start, step) for start in range(0, piece.num_rows, step))
             continue
         held.append(piece)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from datops_assets.errors import ContainerDamagedError
-from datops_assets.ingestion.csv_records import CsvRecords, is_utf8_text
+from datops_assets.ingestion.csv_records import CsvRecords, Record, is_utf8_text
 from datops_assets.ingestion.csv_text import open_csv
 from datops_assets.ingestion.json_lines import check_lines, split_lines
 from datops_assets.ingestion.json_text import (
@@ -62,7 +62,9 @@ def read_records(delivery: Delivery, table: FileTable, unit: Unit) -> Iterator[D
     if isinstance(delivery, ArrowDelivery):
         return _arrow_records(delivery)
     assert isinstance(delivery, TextDelivery)
-    if unit.format == "csv":
+    if unit.format == "fixed":
+        return _fixed_records(delivery, table)
+    if unit.format in ("csv", "excel"):
         return _csv_records(delivery, table, unit)
     if unit.format == "json":
         return _elements(delivery, table, unit)
@@ -70,11 +72,23 @@ def read_records(delivery: Delivery, table: FileTable, unit: Unit) -> Iterator[D
 
 
 def _csv_records(delivery: TextDelivery, table: FileTable, unit: Unit) -> Iterator[DeliveredRecord]:
-    text = open_csv(delivery.chunks(), table.csv, unit.path)
+    text = open_csv(delivery.chunks(), table.csv_of(unit.format), unit.path)
+    return _named(text.columns, CsvRecords(text.chunks, text.dialect, text.position))
+
+
+def _fixed_records(delivery: TextDelivery, table: FileTable) -> Iterator[DeliveredRecord]:
+    from datops_assets.ingestion.fixed_width import fixed_records, open_fixed
+
+    assert table.fixed is not None
+    text = open_fixed(delivery.chunks(), table.fixed)
+    return _named([column.name for column in table.fixed.columns], fixed_records(text, table.fixed))
+
+
+def _named(columns: Sequence[str], records: Iterable[Record]) -> Iterator[DeliveredRecord]:
     places: dict[str, int] = {}
-    for place, name in enumerate(text.columns):
+    for place, name in enumerate(columns):
         places.setdefault(name, place)
-    for row, record in enumerate(CsvRecords(text.chunks, text.dialect, text.position), start=1):
+    for row, record in enumerate(records, start=1):
         if record.fields is None:
             yield DeliveredRecord(row, {}, record.damage or "damaged")
             continue

@@ -15,6 +15,7 @@ import pyarrow as pa
 from datops_assets.errors import FileChangedError
 from datops_assets.ingestion.csv_records import CsvRecords
 from datops_assets.ingestion.csv_text import delivered_bytes, is_utf8, open_csv, transcoded
+from datops_assets.ingestion.fixed_width import open_fixed
 from datops_assets.ingestion.json_lines import Line, split_lines
 from datops_assets.ingestion.json_text import ArrayElements, Element
 from datops_assets.ingestion.listing import fingerprint
@@ -129,8 +130,7 @@ class _SampledText(TextDelivery):
     def _kept(self, cut: _Cut | None) -> Iterator[bytes]:
         if cut is None:
             yield from self._read()
-        elif self._unit.format == "csv" and not is_utf8(self._table.csv.encoding):
-            encoding = self._table.csv.encoding
+        elif not is_utf8(encoding := _encoding(self._table, self._unit)):
             head = b"".join(_first(transcoded(self._read(), encoding), cut.at))
             yield delivered_bytes(head, encoding)
         else:
@@ -153,16 +153,25 @@ class _Cut:
 
 def _find_cut(chunks: Iterator[bytes], table: FileTable, unit: Unit, rows: int) -> _Cut | None:
     """Read as far as the last record wanted; None: the text has no more than those, and was read whole."""
-    if unit.format == "csv":
-        text = open_csv(chunks, table.csv, unit.path)
+    if unit.format in ("csv", "excel"):
+        text = open_csv(chunks, table.csv_of(unit.format), unit.path)
         records = CsvRecords(text.chunks, text.dialect, text.position)
         return _Cut(records.position) if sum(1 for _ in islice(records, rows)) == rows else None
     if unit.format == "json":
         elements = list(islice(_ends(ArrayElements(chunks, table.records, unit.path)), rows))
         closing = b"]" + b"}" * (len(table.records.split(".")) if table.records else 0)
         return _Cut(elements[-1], closing) if len(elements) == rows else None
+    if unit.format == "fixed" and table.fixed:
+        chunks = open_fixed(chunks, table.fixed)
     lines = list(islice(_ends(split_lines(chunks)), rows))
     return _Cut(lines[-1], b"\n") if len(lines) == rows else None
+
+
+def _encoding(table: FileTable, unit: Unit) -> str:
+    """Return what a unit's bytes are where cutting it goes by its text."""
+    if unit.format == "csv":
+        return table.csv.encoding
+    return table.fixed.encoding if unit.format == "fixed" and table.fixed else "utf-8"
 
 
 def _ends(records: Iterable[Element | Line]) -> Iterator[int]:

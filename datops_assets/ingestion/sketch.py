@@ -19,8 +19,10 @@ def columns_of(delivery: Delivery, format_: Format, table: FileTable) -> list[st
     if isinstance(delivery, ArrowDelivery):
         return list(delivery.schema().names)
     assert isinstance(delivery, TextDelivery)
-    if format_ == "csv":
-        return open_csv(delivery.chunks(), table.csv, table.pattern).columns
+    if format_ in ("csv", "excel"):
+        return open_csv(delivery.chunks(), table.csv_of(format_), table.pattern).columns
+    if format_ == "fixed":
+        return [column.name for column in table.fixed.columns] if table.fixed else []
     if format_ == "json":
         elements = ArrayElements(delivery.chunks(), table.records, table.pattern)
         return _keys(element.raw for element in islice(elements, _RECORDS_LOOKED_AT))

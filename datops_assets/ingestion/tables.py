@@ -12,7 +12,9 @@ from typing import Literal
 from datops_assets.errors import DeclarationError
 from datops_assets.ingestion.packed import without_packing
 
-Format = Literal["csv", "jsonl", "json", "parquet", "rows", "copy"]
+Format = Literal[
+    "csv", "jsonl", "json", "parquet", "orc", "avro", "excel", "fixed", "rows", "copy"
+]  # fmt: skip
 """How a unit is written; `rows` are record batches of a driver, `copy` is PostgreSQL's binary COPY."""
 Disposition = Literal["append", "replace", "merge", "snapshot"]
 ChangedFile = Literal["append", "replace", "refuse"]
@@ -24,6 +26,10 @@ ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "json",
     ".parquet": "parquet",
+    ".orc": "orc",
+    ".avro": "avro",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
 }
 """File endings that name a format without being told; that of a packing may follow a text format."""
 
@@ -53,6 +59,41 @@ class CsvOptions:
             raise DeclarationError(
                 [f"csv.encoding: {self.encoding!r} is not an encoding that Python knows"]
             ) from None
+
+
+@dataclass(frozen=True)
+class ExcelOptions:
+    """Where in a workbook the records are."""
+
+    sheet: str | None = None
+    """None: it has only one."""
+    header_row: int = 1
+    """Counted from 1; what stands above is passed over."""
+
+
+@dataclass(frozen=True)
+class FixedColumn:
+    """One column of a fixed-width text, in characters."""
+
+    name: str
+    begin: int
+    """Counted from 0."""
+    width: int
+
+
+@dataclass(frozen=True)
+class FixedOptions:
+    """Where the columns of a fixed-width text stand."""
+
+    columns: tuple[FixedColumn, ...]
+    encoding: str = "utf-8"
+    trim: bool = False
+    """Whether blanks around a value are no part of it."""
+
+    @property
+    def length(self) -> int:
+        """Characters of a record."""
+        return max(column.begin + column.width for column in self.columns)
 
 
 @dataclass(frozen=True)
@@ -139,6 +180,9 @@ class FileTable(SourceTable):
     csv: CsvOptions = CsvOptions()
     records: str | None = None
     """Path to the array in a JSON document ("data.items"); None: the document is the array."""
+    excel: ExcelOptions = ExcelOptions()
+    fixed: FixedOptions | None = None
+    """Stated where the format is `fixed`."""
     member: str | None = None
     """Glob of the file inside a zip; None: it holds only one."""
     landing: Landing = Landing()
@@ -159,7 +203,12 @@ class FileTable(SourceTable):
     def reading(self) -> str:
         """Return what changes when its files are to be read, or taken, in another way."""
         how = (self.format, self.csv, self.records, self.changed_file, self.whole)
-        return reading_of(*how, *([self.member] if self.member else []))
+        more = (self.member, self.excel != ExcelOptions() and self.excel, self.fixed)
+        return reading_of(*how, *(part for part in more if part))
+
+    def csv_of(self, format_: Format | None) -> CsvOptions:
+        """Return how CSV text of a unit is written: a workbook's is always of one kind."""
+        return CsvOptions() if format_ == "excel" else self.csv
 
     def format_of(self, path: str) -> Format | None:
         """Return the stated format, else the one the ending names; None where it names none."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from datops_assets.components.document import (
     DailyPartition,
@@ -20,9 +20,10 @@ from datops_assets.components.sources.templates import resolve_path
 from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
 
 if TYPE_CHECKING:
-    from datops_assets.ingestion import FileSource, FileTable
+    from datops_assets.ingestion import FileSource, FileTable, FixedOptions
 
 
+_MOST_FIXED_COLUMNS = 1500
 _PACKED = re.compile(r"\.(gz|zst|bz2|xz|zip)$", re.IGNORECASE)
 
 
@@ -56,6 +57,29 @@ class Csv(Part):
         return value
 
 
+class Excel(Part):
+    """Where in the workbooks of a table the records are."""
+
+    sheet: str | None = Field(None, min_length=1, description="Not needed where there is only one.")
+    header_row: int = Field(1, ge=1, description="Row of the column names; what is above is passed over.")
+
+
+class FixedColumn(Part):
+    """One column of a fixed-width text, in characters."""
+
+    name: str = Field(min_length=1)
+    start: int | None = Field(None, ge=1, description="Its first character, from 1; behind the one before.")
+    width: int = Field(ge=1)
+
+
+class Fixed(Part):
+    """Where the columns of fixed-width text stand."""
+
+    columns: list[FixedColumn] = Field(min_length=1, max_length=_MOST_FIXED_COLUMNS)
+    encoding: Encoding = "utf-8"
+    trim: bool = Field(False, description="Whether blanks around a value are no part of it.")
+
+
 class Landing(Part):
     """When a file counts as fully delivered, and how many a day should bring."""
 
@@ -73,10 +97,12 @@ class FileTableDocument(TableDocument):
     """One table: which files, how they are read, what silver demands."""
 
     files: Glob = Field(description="Glob below the source's path, e.g. `orders/*.csv`.")
-    format: Literal["csv", "jsonl", "json", "parquet"] | None = Field(
+    format: Literal["csv", "jsonl", "json", "parquet", "orc", "avro", "excel", "fixed"] | None = Field(
         None, description="Taken from the file's ending where it is not given."
     )
     csv: Csv = Csv()
+    excel: Excel = Excel()
+    fixed: Fixed | None = None
     records: str | None = Field(None, description="JSON files: dotted path to the array of records.")
     member: str | None = Field(
         None, min_length=1, description="Zip: which of its files, as a glob, e.g. `*/stops.txt`; one may fit."
@@ -87,6 +113,12 @@ class FileTableDocument(TableDocument):
         description="What a known path with new content does: see [below](#what-changed_file-means).",
     )
     partition: DailyPartition | None = None
+
+    @model_validator(mode="after")
+    def _fixed_with_columns(self) -> FileTableDocument:
+        if (self.format == "fixed") != (self.fixed is not None):
+            raise ValueError("`format: fixed` and `fixed: {columns: [...]}` belong together, expected both")
+        return self
 
     @property
     def delivered_as(self) -> str:
@@ -105,8 +137,19 @@ class FileTableDocument(TableDocument):
         return self.partition
 
 
+def _fixed(fixed: Fixed) -> FixedOptions:
+    from datops_assets import ingestion
+
+    columns, following = [], 0
+    for column in fixed.columns:
+        begin = following if column.start is None else column.start - 1
+        columns.append(ingestion.FixedColumn(column.name, begin, column.width))
+        following = begin + column.width
+    return ingestion.FixedOptions(tuple(columns), fixed.encoding, fixed.trim)
+
+
 class FilesKind(SourceKind[FilesSource, FileTableDocument]):
-    """Files below one folder: CSV, JSON lines, JSON, Parquet."""
+    """Files below one folder: CSV, JSON lines, JSON, Parquet, ORC, Avro, Excel, fixed width."""
 
     settings = FilesSource
     table = FileTableDocument
@@ -126,6 +169,8 @@ class FilesKind(SourceKind[FilesSource, FileTableDocument]):
             format=table.format,
             csv=ingestion.CsvOptions(**table.csv.model_dump()),
             records=table.records,
+            excel=ingestion.ExcelOptions(**table.excel.model_dump()),
+            fixed=_fixed(table.fixed) if table.fixed else None,
             member=table.member,
             landing=ingestion.Landing(**table.landing.model_dump()),
             disposition=table.load,
