@@ -20,6 +20,7 @@ def _app() -> typer.Typer:
     import typer
 
     from datops_assets.cli import (
+        cdc,
         contract,
         demo,
         doctor,
@@ -51,6 +52,7 @@ def _app() -> typer.Typer:
     app.add_typer(load.app, name="load")
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")
+    app.add_typer(cdc.app, name="cdc")
     app.add_typer(generate.app, name="generate")
     app.add_typer(warehouse.app, name="warehouse")
     app.add_typer(warehouse.db_app, name="db")

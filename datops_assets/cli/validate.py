@@ -22,19 +22,29 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
-    from datops_assets.components.declarations import read_declared
+    from datops_assets.components.declarations import Declared, is_stream, read_declared, read_streams
     from datops_assets.components.sources import document_schema
     from datops_assets.config.settings import read_settings
 
     if schema is not None:
         schema.write_text(json.dumps(document_schema(), indent=2) + "\n", encoding="utf-8")
-    declared = read_declared(read_settings().project_root, paths or [])
+    root = read_settings().project_root
+    given = paths or []
+    of_streams = [path for path in given if path.is_file() and is_stream(path)]
+    of_pipelines = [path for path in given if path not in of_streams]
+    declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
+    folders = [path for path in given if path.is_dir()]
+    streams, problems = (
+        read_streams(root, folders + of_streams) if folders + of_streams or not given else ([], [])
+    )
+    declared.problems.extend(problems)
     if as_json:
         say_json(
             {
                 "valid": not declared.problems,
                 "problems": declared.problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
+                "streams": [loaded.document.stream for loaded in streams],
             }
         )
     if declared.problems:
@@ -44,3 +54,6 @@ def validate(
     if not as_json:
         tables = sum(len(loaded.document.tables) for loaded in declared.documents)
         typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")
+        if streams:
+            followed = sum(len(loaded.document.tables) for loaded in streams)
+            typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from datops_assets.components.gold import Gold
     from datops_assets.components.pipeline import Pipeline
     from datops_assets.components.shop_generator import ShopGenerator
+    from datops_assets.components.streams.component import ChangeStream
 
-__all__ = ["FailureWebhook", "Gold", "Pipeline", "ShopGenerator"]
+__all__ = ["ChangeStream", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator"]
 
 _HOME = {
+    "ChangeStream": "streams.component",
     "FailureWebhook": "alerts",
     "Gold": "gold",
     "Pipeline": "pipeline",

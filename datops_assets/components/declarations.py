@@ -14,6 +14,7 @@ from datops_assets.components.documents import (
     check_together,
     read_documents,
 )
+from datops_assets.components.streams.document import STREAM_TYPE, LoadedStream, read_stream
 from datops_assets.components.yaml_source import read_yaml
 from datops_assets.errors import DeclarationError
 
@@ -64,6 +65,29 @@ def read_declared(project_root: Path, paths: Sequence[Path] = ()) -> Declared:
     return Declared(documents, problems)
 
 
+def read_streams(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[LoadedStream], list[str]]:
+    """Read the stream documents at `paths`, files or folders, and say what is wrong with them.
+
+    By default all of the code location; in a folder those that a `defs.yaml` of type ChangeStream names.
+    """
+    streams: list[LoadedStream] = []
+    problems: list[str] = []
+    for file in _files(paths or [defs_folder()], problems, STREAM_TYPE, "stream.yaml"):
+        try:
+            streams.append(read_stream(file, project_root))
+        except DeclarationError as error:
+            problems += error.problems
+    return streams, problems
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a file looks like a stream document; what cannot be read is for the reader of pipelines to say."""
+    with suppress(DeclarationError):
+        values = read_yaml(path).values
+        return isinstance(values, dict) and "stream" in values
+    return False
+
+
 def read_aside(project_root: Path, path: Path) -> Declared:
     """Read a document that is not part of the project, and hold its names against the project's.
 
@@ -80,13 +104,20 @@ def read_aside(project_root: Path, path: Path) -> Declared:
     return Declared(aside.documents, aside.problems + check_beside(aside.documents, declared))
 
 
-def _files(paths: Sequence[Path], problems: list[str], *, required: bool = False) -> list[Path]:
+def _files(
+    paths: Sequence[Path],
+    problems: list[str],
+    type_: str = PIPELINE_TYPE,
+    document: str = "pipeline.yaml",
+    *,
+    required: bool = False,
+) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
             found, known = [], len(problems)
             for declaration in sorted(path.rglob("defs.yaml")):
-                found += _named_by(declaration, problems)
+                found += _named_by(declaration, problems, type_, document)
             if required and not found and len(problems) == known:
                 problems.append(
                     f"no pipeline document below {path}, expected the path of one, "
@@ -98,13 +129,13 @@ def _files(paths: Sequence[Path], problems: list[str], *, required: bool = False
     return files
 
 
-def _named_by(declaration: Path, problems: list[str]) -> list[Path]:
+def _named_by(declaration: Path, problems: list[str], type_: str, document: str) -> list[Path]:
     try:
         values: Any = read_yaml(declaration).values
     except DeclarationError as error:
         problems += error.problems
         return []
-    if not isinstance(values, dict) or values.get("type") != PIPELINE_TYPE:
+    if not isinstance(values, dict) or values.get("type") != type_:
         return []
     attributes = values.get("attributes") or {}
-    return [declaration.parent / str(attributes.get("document", "pipeline.yaml"))]
+    return [declaration.parent / str(attributes.get("document", document))]

@@ -17,8 +17,8 @@ from datops_assets.ingestion.bronze import BronzeColumn, WantedColumn, follow_co
 from datops_assets.ingestion.catalogue import LoadEntry, fetch_loads
 from datops_assets.ingestion.job import LoadJob
 from datops_assets.ingestion.names import header_differences, occurrences
-from datops_assets.ingestion.widening import wider
 from datops_assets.postgres.tables import lock_table
+from datops_assets.postgres.widening import wider
 
 Difference = dict[str, Any]
 """Any of appeared, vanished (lists), renamed and retyped (old to new; column to its change)."""

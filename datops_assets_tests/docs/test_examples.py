@@ -46,6 +46,22 @@ def test_every_pipeline_document_shown_is_valid(block, tmp_path, monkeypatch):
     assert check_together(documents) == []
 
 
+def _is_stream(block: Block) -> bool:
+    if block.language != "yaml":
+        return False
+    values = yaml.safe_load(block.text)
+    return isinstance(values, dict) and "stream" in values
+
+
+@pytest.mark.parametrize("block", list(filter(_is_stream, BLOCKS)), ids=str)
+def test_every_stream_document_shown_is_valid(block, tmp_path, monkeypatch):
+    from datops_assets.components.streams.document import read_stream
+
+    for name in re.findall(r"\$\{(\w+)\}", block.text):
+        monkeypatch.setenv(name, "somewhere")
+    assert read_stream(_write(block, tmp_path), tmp_path).document.change_stream().tables
+
+
 @pytest.mark.parametrize(
     "page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name
 )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from datops_assets.ingestion.parquet_file import ParquetDelivery
 from datops_assets.ingestion.source import Unit
-from datops_assets.ingestion.widening import wider
+from datops_assets.postgres.widening import wider
 from datops_assets_tests.ingestion.conftest import Lab
 
 UTC = dt.UTC

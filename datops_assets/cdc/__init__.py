@@ -1,0 +1,28 @@
+"""Change data capture: a source's log into bronze, each change once and to the byte.
+
+Belongs here: PostgreSQL's logical replication, the snapshot it begins with, the change log and the
+mirror. Does not: contracts (quality), Dagster (components), the environment (config).
+"""
+
+from datops_assets.cdc.drain import Drained, drain
+from datops_assets.cdc.preflight import Finding, preflight
+from datops_assets.cdc.snapshot import Snapshot, take_snapshot
+from datops_assets.cdc.status import SlotStatus, has_news, read_slot
+from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, find_stream, lease
+
+__all__ = [
+    "ChangeStream",
+    "Drained",
+    "Finding",
+    "SlotStatus",
+    "Snapshot",
+    "StreamEntry",
+    "StreamedTable",
+    "drain",
+    "find_stream",
+    "has_news",
+    "lease",
+    "preflight",
+    "read_slot",
+    "take_snapshot",
+]

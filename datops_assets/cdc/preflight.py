@@ -1,0 +1,183 @@
+"""What has to be true of a source before it is followed: each point a sentence, and the statement that mends it.
+
+Deciding is pure; only `preflight` asks the server, and it changes nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, LiteralString
+
+import psycopg
+
+from datops_assets.cdc.snapshot import connect_source, publication_statement
+from datops_assets.cdc.source import SourceServer, SourceTable, read_server, read_tables
+from datops_assets.cdc.streams import ChangeStream, StreamedTable, names_of
+
+OLDEST_VERSION = 140000
+"""Reads of a table by ranges of its pages, and binary values in the stream, came with PostgreSQL 14."""
+_UNLIMITED = "-1"
+
+Verdict = Literal["ok", "warn", "stop"]
+
+_USAGE: LiteralString = """
+select (select count(*) from pg_replication_slots), (select count(*) from pg_stat_replication),
+       exists (select from pg_replication_slots where slot_name = %(slot)s),
+       exists (select from pg_publication where pubname = %(publication)s),
+       has_database_privilege(current_database(), 'create'), current_user
+"""
+_RIGHTS: LiteralString = """
+select has_table_privilege(c.oid, 'select'), pg_has_role(c.relowner, 'usage') from pg_class c where oid = %s
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point, and what to do about it."""
+
+    verdict: Verdict
+    what: str
+    found: str
+    mend: str = ""
+    """A statement for the source's administrator, or a change of the document; empty where all is well."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What is taken on the server, and what the role may do there."""
+
+    slots: int
+    senders: int
+    has_slot: bool
+    has_publication: bool
+    may_create: bool
+    role: str
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What the role may do with one table."""
+
+    may_read: bool
+    owns: bool
+
+
+def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]:
+    """Look at a source and say what stands in the way of following it.
+
+    raises     SourceUnreachableError, SourceRefusedError: nobody answers, or the role is not let in
+    """
+    with closing(connect_source(parameters)) as conn:
+        server = read_server(conn)
+        row = conn.execute(_USAGE, {"slot": stream.slot, "publication": stream.publication}).fetchone()
+        assert row is not None
+        usage = Usage(*row)
+        tables = read_tables(conn, stream.publication, names_of(stream.tables))
+        rights = {table.oid: _rights(conn, table.oid) for table in tables.values()}
+        statement = publication_statement(stream, exists=usage.has_publication).as_string(conn)
+    return [
+        *judge_server(server, usage),
+        *judge_tables(stream.tables, tables, rights, usage, statement),
+    ]
+
+
+def _rights(conn: psycopg.Connection[Any], oid: int) -> Rights:
+    row = conn.execute(_RIGHTS, (oid,)).fetchone()
+    assert row is not None
+    return Rights(*row)
+
+
+def judge_server(server: SourceServer, usage: Usage) -> Iterator[Finding]:
+    """Hold a server against what a stream needs. Pure."""
+    major = server.version // 10000
+    if server.version < OLDEST_VERSION:
+        yield Finding(
+            "stop", "version", f"PostgreSQL {major}", "upgrade the source to PostgreSQL 14 or later"
+        )
+    else:
+        yield Finding("ok", "version", f"PostgreSQL {major}")
+    if server.wal_level != "logical":
+        mend = "alter system set wal_level = logical; then restart the source"
+        yield Finding("stop", "wal_level", server.wal_level, mend)
+    else:
+        yield Finding("ok", "wal_level", "logical")
+    if not server.may_replicate:
+        yield Finding(
+            "stop", "replication", f"{usage.role} may not replicate", f"alter role {usage.role} replication"
+        )
+    else:
+        yield Finding("ok", "replication", f"{usage.role} may replicate")
+    if server.in_recovery:
+        yield Finding("stop", "standby", "the server is a standby", "name the primary in `source: {url: …}`")
+    yield from _judge_room(server.settings, usage)
+
+
+def _judge_room(settings: Mapping[str, str], usage: Usage) -> Iterator[Finding]:
+    slots, senders = int(settings["max_replication_slots"]), int(settings["max_wal_senders"])
+    taken = f"{usage.slots} of {slots} slots are taken"
+    if usage.slots >= slots and not usage.has_slot:
+        mend = f"alter system set max_replication_slots = {slots + 4}; then restart the source"
+        yield Finding("stop", "replication slots", taken, mend)
+    else:
+        yield Finding("ok", "replication slots", taken)
+    taken = f"{usage.senders} of {senders} senders are taken"
+    if usage.senders + 1 >= senders:
+        mend = f"alter system set max_wal_senders = {senders + 4}; then restart the source"
+        yield Finding("stop" if usage.senders >= senders else "warn", "wal senders", taken, mend)
+    else:
+        yield Finding("ok", "wal senders", taken)
+    if settings["max_slot_wal_keep_size"] == _UNLIMITED:
+        mend = "alter system set max_slot_wal_keep_size = '50GB'; select pg_reload_conf()"
+        found = "no limit: a stream that stands still fills the source's disk"
+        yield Finding("warn", "max_slot_wal_keep_size", found, mend)
+    else:
+        yield Finding("ok", "max_slot_wal_keep_size", f"{settings['max_slot_wal_keep_size']} MB")
+
+
+def judge_tables(
+    wanted: tuple[StreamedTable, ...],
+    found: Mapping[tuple[str, str], SourceTable],
+    rights: Mapping[int, Rights],
+    usage: Usage,
+    publish: str,
+) -> Iterator[Finding]:
+    """Hold the tables against what the stream wants of them. Pure.
+
+    publish    the statement after which all of them are published
+    """
+    unpublished = []
+    for one in wanted:
+        table = found.get((one.schema, one.table))
+        if table is None:
+            mend = f"correct `tables: {{{one.name}: {{table: …}}}}`, or grant usage on its schema"
+            yield Finding("stop", one.label, "there is no such table, or the role may not see it", mend)
+            continue
+        yield _judge_table(table, rights[table.oid], usage.role)
+        if not table.published:
+            unpublished.append(table)
+    if not unpublished:
+        yield Finding("ok", "publication", "publishes every table")
+    elif usage.may_create and all(rights[table.oid].owns for table in unpublished):
+        yield Finding("ok", "publication", "will be made by the snapshot")
+    else:
+        names = ", ".join(table.label for table in unpublished)
+        yield Finding(
+            "stop", "publication", f"does not publish {names}, and {usage.role} may not change that", publish
+        )
+
+
+def _judge_table(table: SourceTable, rights: Rights, role: str) -> Finding:
+    if not rights.may_read:
+        mend = f"grant usage on schema {table.schema} to {role}; grant select on {table.label} to {role}"
+        return Finding("stop", table.label, "the role may not read it", mend)
+    if table.identity == "n":
+        mend = f"alter table {table.label} replica identity default"
+        return Finding(
+            "stop", table.label, "replica identity nothing: the source refuses updates and deletes", mend
+        )
+    if not table.key:
+        mend = f"give it a primary key, or: alter table {table.label} replica identity using index <unique, not null>"
+        return Finding("stop", table.label, "no key tells its rows apart", mend)
+    return Finding("ok", table.label, f"key ({', '.join(table.key)}), {len(table.columns)} columns")

@@ -1,0 +1,222 @@
+"""The connection that follows a source's log: receive in a thread of its own, acknowledge what is durable.
+
+psycopg has no replication API, but hands out libpq's connection; START_REPLICATION opens a COPY in
+both directions there. All calls on it are made by one thread, because libpq allows no other.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import pq, sql
+
+from datops_assets.cdc import wire
+from datops_assets.errors import SourceRefusedError, SourceUnreachableError
+from datops_assets.postgres.lsn import format_lsn, parse_lsn
+
+_STATUS_EVERY_S = 10.0
+"""A sixth of wal_sender_timeout's default: the server must never wonder whether we are there."""
+_WAIT_S = 0.2
+_BATCH_BYTES = 1 << 20
+"""Handed over at once: a queue operation costs as much as receiving ten messages."""
+_AHEAD = 16
+"""Batches received before the reader must have taken one: bounds memory to 16 MiB."""
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class NewSlot:
+    """A slot that was just made, and the snapshot of the database at the very place where it begins."""
+
+    consistent_point: int
+    snapshot: str
+
+
+@contextmanager
+def replication_connection(parameters: dict[str, Any]) -> Iterator[psycopg.Connection[Any]]:
+    """Open a connection that speaks the replication protocol, in plain SQL besides.
+
+    raises     SourceUnreachableError, SourceRefusedError
+    """
+    try:
+        conn = psycopg.connect(**{**parameters, "replication": "database", "autocommit": True})
+    except psycopg.OperationalError as error:
+        raise explained(error, parameters) from None
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+def explained(
+    error: psycopg.Error, parameters: dict[str, Any]
+) -> SourceUnreachableError | SourceRefusedError:
+    """Say in one sentence why the source did not take us; libpq's own text may hold more than that."""
+    where = f"{parameters.get('host')}:{parameters.get('port', 5432)}/{parameters.get('dbname')}"
+    said = str(error).lower()
+    if "password authentication failed" in said or "no password supplied" in said:
+        return SourceRefusedError(f"{where} refuses the user or password; correct the stream's `source:`")
+    if "permission denied" in said or "must be superuser or replication role" in said:
+        return SourceRefusedError(
+            f"{where}: the role may not replicate; on the source: alter role {parameters.get('user')} replication"
+        )
+    if "no pg_hba.conf entry" in said:
+        return SourceRefusedError(
+            f"{where}: pg_hba.conf of the source lets nobody in from here; add a line for us"
+        )
+    if "does not exist" in said and "database" in said:
+        return SourceRefusedError(f"{where}: there is no such database; correct the stream's `source:`")
+    return SourceUnreachableError(f"{where} does not answer; see that it runs, then try again")
+
+
+def create_slot(conn: psycopg.Connection[Any], slot: str) -> NewSlot:
+    """Make a slot, and keep its snapshot open as long as nothing else is run on `conn`.
+
+    raises     SourceRefusedError: there are no free slots, or one of that name
+    """
+    command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
+        sql.Identifier(slot)
+    )
+    result = conn.pgconn.exec_(command.as_bytes(conn))
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
+        raise SourceRefusedError(f"the slot {slot} cannot be made: {said}; see: datops cdc preflight")
+    point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
+    assert point is not None and snapshot is not None
+    return NewSlot(parse_lsn(point.decode()), snapshot.decode())
+
+
+class Receiver:
+    """Follows a slot from a place on. A context manager: inside, messages arrive; outside, all is closed."""
+
+    def __init__(
+        self, conn: psycopg.Connection[Any], slot: str, publication: str, start: int, *, binary: bool
+    ) -> None:
+        self._pgconn = conn.pgconn
+        self._slot = slot
+        self._batches: queue.Queue[list[bytes] | BaseException] = queue.Queue(maxsize=_AHEAD)
+        self._stopped = threading.Event()
+        self._flushed = start
+        self._received = start
+        self._thread = threading.Thread(target=self._receive, name="datops-cdc-receive", daemon=True)
+        options = {"proto_version": "1", "publication_names": f'"{publication}"', "messages": "true"}
+        if binary:
+            options["binary"] = "true"
+        stated = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in options.items()
+        )
+        self._command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
+            sql.Identifier(slot), sql.SQL(format_lsn(start)), stated
+        ).as_bytes(conn)  # fmt: skip
+
+    def __enter__(self) -> Receiver:
+        """Begin to receive.
+
+        raises     SourceRefusedError: the slot is gone, taken, or its log was dropped
+        """
+        result = self._pgconn.exec_(self._command)
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
+            raise SourceRefusedError(f"the slot {self._slot} cannot be read: {said}; see: datops cdc status")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say for the last time what is durable, and stop."""
+        self._stopped.set()
+        self._thread.join()
+
+    def acknowledge(self, lsn: int) -> None:
+        """Let the source forget what is before `lsn`: it is committed in the warehouse."""
+        self._flushed = max(self._flushed, lsn)
+
+    def messages(self, idle_s: float) -> Iterator[bytes | None]:
+        """Yield pgoutput messages in order; None after each `idle_s` seconds without any.
+
+        raises     SourceUnreachableError: the connection was lost
+        """
+        while True:
+            try:
+                batch = self._batches.get(timeout=idle_s)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(batch, BaseException):
+                raise batch
+            yield from batch
+
+    def _receive(self) -> None:
+        try:
+            self._loop()
+        except psycopg.OperationalError:
+            self._put(
+                SourceUnreachableError(f"the source closed the connection of slot {self._slot}; try again")
+            )
+        except BaseException as error:  # handed to the reader, who raises it
+            self._put(error)
+
+    def _loop(self) -> None:
+        batch: list[bytes] = []
+        size, told_at, told = 0, 0.0, -1
+        while not self._stopped.is_set():
+            now = time.monotonic()
+            if now - told_at >= _STATUS_EVERY_S or self._flushed != told:
+                told_at, told = now, self._flushed
+                self._tell()
+            if size >= _BATCH_BYTES:
+                if not self._offer(batch):
+                    continue  # the reader is busy: keep the server informed, read no more
+                batch, size = [], 0
+            length, data = self._pgconn.get_copy_data(1)
+            if length > 0:
+                size += self._take(data, batch)
+            elif length == 0:
+                if batch and self._offer(batch):
+                    batch, size = [], 0
+                select.select([self._pgconn.socket], [], [], _WAIT_S if not batch else 0.01)
+                self._pgconn.consume_input()
+            else:
+                raise psycopg.OperationalError("the stream ended")
+        self._tell()
+
+    def _take(self, data: memoryview, batch: list[bytes]) -> int:
+        if data[0] == wire.XLOG_DATA:
+            start, _ = wire.read_header(data)
+            self._received = max(self._received, start)
+            batch.append(bytes(data[wire.HEADER_BYTES :]))
+            return len(data)
+        if data[0] == wire.KEEPALIVE:
+            _, wants_reply = wire.read_keepalive(data)
+            if wants_reply:
+                self._tell()
+        return 0
+
+    def _tell(self) -> None:
+        now_us = int((datetime.now(UTC) - _EPOCH).total_seconds() * 1_000_000)
+        self._pgconn.put_copy_data(wire.write_status(self._flushed, now_us, received=self._received))
+        self._pgconn.flush()
+
+    def _offer(self, batch: list[bytes]) -> bool:
+        try:
+            self._batches.put(batch, timeout=_WAIT_S)
+        except queue.Full:
+            return False
+        return True
+
+    def _put(self, error: BaseException) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._batches.put(error, timeout=_WAIT_S)
+            except queue.Full:
+                continue
+            return

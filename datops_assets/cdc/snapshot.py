@@ -1,0 +1,286 @@
+"""The first copy of all tables, from the very place where the slot begins: no gap, no double, no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from datops_assets.cdc.bronze import FollowedTable, create_tables, drop_tables, identifiers
+from datops_assets.cdc.replication import create_slot, explained, replication_connection
+from datops_assets.cdc.source import SourceTable, read_server, read_tables
+from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
+from datops_assets.errors import SourceRefusedError
+from datops_assets.postgres import failpoints
+from datops_assets.postgres.lsn import format_lsn
+from datops_assets.postgres.tables import table_id
+
+_CHUNK_BYTES = 1 << 18
+_AT_ONCE = 2
+"""Tables copied side by side: one core reads, one writes."""
+
+Connect = Callable[[], psycopg.Connection[Any]]
+"""Opens one more connection to the warehouse."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot copied."""
+
+    lsn: str
+    rows: dict[str, int]
+    """Per table of the stream."""
+
+
+def take_snapshot(
+    warehouse: psycopg.Connection[Any], connect: Connect, parameters: dict[str, Any], stream: ChangeStream
+) -> Snapshot:
+    """Copy every table as it is where a new slot begins; what was there of the stream before is replaced.
+
+    warehouse   autocommit; holds the stream's lease
+    parameters  of the source, by libpq's names
+    raises      SourceUnreachableError, SourceRefusedError: the stream is as before, or `snapshot` half way
+    promise     killed at any moment, the next call begins anew; the slot of the failed try is dropped
+    """
+    entry = enter_stream(warehouse, stream)
+    with closing(connect_source(parameters)) as source:
+        _drop_slot(source, stream.slot)
+        server = read_server(source)
+        ensure_publication(source, stream)
+        tables = _described(source, stream)
+    warehouse.execute(
+        "update datops.streams set state = 'snapshot', reason = null, slot = %s, publication = %s, applied_lsn = null,"
+        " system_identifier = %s, timeline = %s, changes = 0, updated_at = clock_timestamp() where stream_id = %s",
+        (stream.slot, stream.publication, server.system_identifier, server.timeline, entry.stream_id),
+    )
+    failpoints.hit("snapshot_begun")
+    with replication_connection(parameters) as keeper:
+        slot = create_slot(keeper, stream.slot)
+        failpoints.hit("slot_made")
+        followed = [(one, follow(stream.source, one, tables[one])) for one in stream.tables]
+        rows = _copy_all(connect, parameters, slot.snapshot, followed, tables)
+    point = format_lsn(slot.consistent_point)
+    _enter(warehouse, entry, point, stream, tables, rows)
+    failpoints.hit("snapshot_entered")
+    return Snapshot(point, {one.name: rows[one] for one in stream.tables})
+
+
+def end_stream(warehouse: psycopg.Connection[Any], parameters: dict[str, Any], stream: ChangeStream) -> None:
+    """Drop slot and publication in the source and forget the stream; bronze keeps its tables.
+
+    raises      SourceUnreachableError, SourceRefusedError: nothing is forgotten
+    """
+    with closing(connect_source(parameters)) as source:
+        _drop_slot(source, stream.slot)
+        source.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(stream.publication)))
+    warehouse.execute("delete from datops.streams where source = %s", (stream.source,))
+
+
+def connect_source(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
+    """Open a plain connection to the source.
+
+    raises     SourceUnreachableError, SourceRefusedError
+    """
+    try:
+        return psycopg.connect(**{**parameters, "autocommit": True})
+    except psycopg.OperationalError as error:
+        raise explained(error, parameters) from None
+
+
+def ensure_publication(source: psycopg.Connection[Any], stream: ChangeStream) -> None:
+    """Make the publication, or let it publish every table of the stream.
+
+    raises     SourceRefusedError: the role may not, with the statement for whoever may
+    """
+    if all(
+        table.published for table in read_tables(source, stream.publication, names_of(stream.tables)).values()
+    ):
+        return
+    there = source.execute(
+        "select 1 from pg_publication where pubname = %s", (stream.publication,)
+    ).fetchone()
+    statement = publication_statement(stream, exists=there is not None)
+    try:
+        source.execute(statement)
+    except psycopg.Error as error:
+        raise SourceRefusedError(
+            f"the publication {stream.publication} does not publish all tables, and the role may not change it"
+            f" (SQLSTATE {error.sqlstate}); let the tables' owner run: {statement.as_string(source)}"
+        ) from None
+
+
+def publication_statement(stream: ChangeStream, *, exists: bool) -> sql.Composed:
+    """The statement after which the publication has exactly the stream's tables."""
+    tables = sql.SQL(", ").join(sql.Identifier(table.schema, table.table) for table in stream.tables)
+    name = sql.Identifier(stream.publication)
+    if exists:
+        return sql.SQL("alter publication {} set table {}").format(name, tables)
+    # The rows of all partitions arrive as their root's, as the snapshot reads them.
+    return sql.SQL("create publication {} for table {} with (publish_via_partition_root = true)").format(
+        name, tables
+    )
+
+
+def follow(source: str, one: StreamedTable, table: SourceTable) -> FollowedTable:
+    """A source table as the warehouse follows it.
+
+    raises     SourceRefusedError: nothing tells its rows apart
+    """
+    if not table.key:
+        raise SourceRefusedError(
+            f"{table.label} has no key to tell its rows apart; give it a primary key, or on the source:"
+            f" alter table {table.label} replica identity using index <a unique one of columns that are not null>"
+        )
+    return FollowedTable(source, one.name, table.columns)
+
+
+def _described(source: psycopg.Connection[Any], stream: ChangeStream) -> dict[StreamedTable, SourceTable]:
+    found = read_tables(source, stream.publication, names_of(stream.tables))
+    missing = [one.label for one in stream.tables if (one.schema, one.table) not in found]
+    if missing:
+        raise SourceRefusedError(f"the source has no table {', '.join(missing)}, or the role may not see it")
+    return {one: found[one.schema, one.table] for one in stream.tables}
+
+
+def _copy_all(
+    connect: Connect,
+    parameters: dict[str, Any],
+    snapshot: str,
+    followed: list[tuple[StreamedTable, FollowedTable]],
+    tables: dict[StreamedTable, SourceTable],
+) -> dict[StreamedTable, int]:
+    def copy(one: StreamedTable, target: FollowedTable) -> int:
+        with closing(connect_source(parameters)) as source, closing(connect()) as conn:
+            return _copy_table(source, conn, snapshot, tables[one], target)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        running = {one: pool.submit(copy, one, target) for one, target in followed}
+        return {one: future.result() for one, future in running.items()}
+
+
+def _copy_table(
+    source: psycopg.Connection[Any],
+    conn: psycopg.Connection[Any],
+    snapshot: str,
+    table: SourceTable,
+    target: FollowedTable,
+) -> int:
+    """Copy one table as the snapshot shows it, in one transaction of the warehouse."""
+    # A type of the source's own goes as text; everything else as the bytes it is.
+    selected = sql.SQL(", ").join(
+        sql.SQL("{}::text").format(sql.Identifier(column.name))
+        if column.type == "text"
+        else sql.Identifier(column.name)
+        for column in table.columns
+    )
+    # The filter is the source's own text of its own publication, as its catalogue prints it.
+    where = (
+        sql.Composed([sql.SQL(" where "), _as_written(table.row_filter)]) if table.row_filter else sql.SQL("")
+    )
+    reads = sql.SQL("copy (select {} from {}{}{}) to stdout (format binary)").format(
+        selected,
+        sql.SQL("" if table.is_partitioned else "only "),
+        sql.Identifier(table.schema, table.name),
+        where,
+    )
+    writes = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+        target.mirror, identifiers([column.name for column in table.columns])
+    )
+    source.execute("begin isolation level repeatable read read only")
+    source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+    with conn.transaction():
+        drop_tables(conn, target)
+        create_tables(conn, target)
+        with source.cursor() as reader, conn.cursor() as writer:
+            with reader.copy(reads) as out, writer.copy(writes) as into:
+                for chunk in _gathered(out):
+                    into.write(chunk)
+            sent, taken = reader.rowcount, writer.rowcount
+        failpoints.hit("table_copied")
+        if sent != taken:
+            raise SourceRefusedError(
+                f"{table.label}: the source sent {sent} rows, the warehouse took {taken}"
+            )
+    source.execute("commit")
+    return taken
+
+
+def _as_written(expression: str) -> sql.SQL:
+    return sql.SQL(expression)
+
+
+def _gathered(chunks: Any) -> Any:
+    """Put the rows that COPY hands out one by one together to writes worth a call."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        parts.append(bytes(chunk))
+        size += len(chunk)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    yield b"".join(parts)
+
+
+def _enter(
+    warehouse: psycopg.Connection[Any],
+    entry: StreamEntry,
+    point: str,
+    stream: ChangeStream,
+    tables: dict[StreamedTable, SourceTable],
+    rows: dict[StreamedTable, int],
+) -> None:
+    with warehouse.transaction():
+        warehouse.execute("delete from datops.stream_tables where stream_id = %s", (entry.stream_id,))
+        for one in stream.tables:
+            enter_table(warehouse, entry.stream_id, stream.source, one, tables[one], rows[one])
+        warehouse.execute(
+            "update datops.streams set state = 'streaming', snapshot_lsn = %s, applied_lsn = %s,"
+            " applied_commit_at = null, updated_at = clock_timestamp() where stream_id = %s",
+            (point, point, entry.stream_id),
+        )
+
+
+def enter_table(
+    warehouse: psycopg.Connection[Any],
+    stream_id: int,
+    source: str,
+    one: StreamedTable,
+    table: SourceTable,
+    rows: int | None = None,
+) -> None:
+    """Remember what a table looks like at the stream's place, in the caller's transaction."""
+    columns = [
+        {"name": c.name, "type": c.type, "key": c.is_key, "binary": c.travels_as_binary}
+        for c in table.columns
+    ]
+    warehouse.execute(
+        "insert into datops.stream_tables values (%s, %s, %s, %s, %s, %s, %s)"
+        " on conflict (stream_id, table_id) do update set oid = excluded.oid, columns = excluded.columns,"
+        " snapshot_rows = coalesce(excluded.snapshot_rows, datops.stream_tables.snapshot_rows)",
+        (
+            stream_id, table_id(warehouse, source, one.name), one.schema, one.table, table.oid, Jsonb(columns), rows,
+        ),
+    )  # fmt: skip
+
+
+def _drop_slot(source: psycopg.Connection[Any], slot: str) -> None:
+    """Let go of a slot of an earlier try.
+
+    raises     SourceRefusedError: somebody reads it
+    """
+    try:
+        source.execute(
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
+            (slot,),
+        )
+    except psycopg.errors.ObjectInUse:
+        raise SourceRefusedError(
+            f"somebody reads the slot {slot}; end that first, or give the stream another `slot:`"
+        ) from None

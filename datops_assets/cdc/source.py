@@ -1,0 +1,157 @@
+"""What a source database says about itself and its tables: asked in plain SQL, nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, LiteralString
+
+import psycopg
+
+FIRST_OWN_OID = 16384
+"""Types below it are PostgreSQL's own: their numbers and binary forms are the same everywhere."""
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """One column of a source table, and the type that the warehouse keeps it in."""
+
+    name: str
+    type: str
+    is_key: bool
+    travels_as_binary: bool
+    """Whether the binary form it is sent in is one that the warehouse's type reads."""
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """One table of the source, as it is now."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[SourceColumn, ...]
+    identity: str
+    """REPLICA IDENTITY: d default, n nothing, f full, i index."""
+    published: bool
+    is_partitioned: bool = False
+    row_filter: str | None = None
+    """The condition under which the publication has a row."""
+
+    @property
+    def key(self) -> list[str]:
+        """The columns that tell a row from all others; none where the table has no such key."""
+        return [column.name for column in self.columns if column.is_key]
+
+    @property
+    def label(self) -> str:
+        """The name people use."""
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True)
+class SourceServer:
+    """The server behind the source database."""
+
+    version: int
+    system_identifier: int
+    timeline: int
+    wal_level: str
+    in_recovery: bool
+    may_replicate: bool
+    settings: dict[str, str]
+
+
+_SERVER: LiteralString = """
+select current_setting('server_version_num')::int, s.system_identifier, c.timeline_id,
+       current_setting('wal_level'), pg_is_in_recovery(),
+       coalesce((select rolreplication or rolsuper from pg_roles where rolname = current_user), false)
+  from pg_control_system() s, pg_control_checkpoint() c
+"""
+_SETTINGS: LiteralString = """
+select name, setting from pg_settings
+ where name in ('max_replication_slots', 'max_wal_senders', 'max_slot_wal_keep_size', 'wal_sender_timeout')
+"""
+# The key is what the log names a row by: the replica identity's index, or the primary key under FULL.
+_TABLES: LiteralString = """
+with published as (
+  -- As a document: PostgreSQL 14 has neither column lists nor row filters.
+  select p.schemaname, p.tablename, to_jsonb(p) as how from pg_publication_tables p where p.pubname = %(publication)s
+), wanted as (
+  select c.oid, n.nspname, c.relname, c.relreplident, c.relkind,
+         p.how is not null as published, p.how ->> 'rowfilter' as row_filter, p.how -> 'attnames' as names,
+         (select i.indkey::int2[] from pg_index i
+           where i.indrelid = c.oid and i.indisvalid
+             and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end limit 1) as key
+    from pg_class c
+    join pg_namespace n on n.oid = c.relnamespace
+    left join published p on p.schemaname = n.nspname and p.tablename = c.relname
+   where c.relkind in ('r', 'p') and format('%%I.%%I', n.nspname, c.relname)
+       = any (select format('%%I.%%I', s, t) from unnest(%(schemas)s::text[], %(names)s::text[]) as w(s, t))
+)
+select w.oid, w.nspname, w.relname, w.relreplident::text, w.published, w.relkind = 'p', w.row_filter,
+       a.attname, a.atttypid, coalesce(a.attnum = any (w.key), false) and w.relreplident <> 'n'
+  from wanted w join pg_attribute a on a.attrelid = w.oid
+ where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+   and (w.names is null or w.names ? a.attname::text)
+ order by w.oid, a.attnum
+"""
+# A domain is its base type; binary forms of texts, citext and enum labels are the text itself.
+_TYPES: LiteralString = """
+with recursive base(oid, of) as (
+  select t.oid, t.oid from pg_type t where t.oid = any(%(oids)s)
+  union all
+  select b.oid, t.typbasetype from base b join pg_type t on t.oid = b.of where t.typtype = 'd'
+)
+select b.oid, t.oid, format_type(t.oid, -1),
+       t.typsend = 0 or t.typsend::regproc::text ~ '(^|\\.)(text|enum_|varchar|bpchar|name|unknown|citext)send$'
+         or t.typsend::regproc::text ~ '(^|\\.)citextsend$'
+  from base b join pg_type t on t.oid = b.of where t.typtype <> 'd'
+"""
+_NUMBERS_OF_OBJECTS = ("reg",)
+
+
+def read_server(conn: psycopg.Connection[Any]) -> SourceServer:
+    """Ask a server who it is and how it is set up."""
+    row = conn.execute(_SERVER).fetchone()
+    assert row is not None
+    version, system, timeline, wal_level, in_recovery, may_replicate = row
+    settings = dict(conn.execute(_SETTINGS).fetchall())
+    return SourceServer(version, system, timeline, wal_level, in_recovery, may_replicate, settings)
+
+
+def read_tables(
+    conn: psycopg.Connection[Any], publication: str, names: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], SourceTable]:
+    """Describe the tables of these (schema, name); what does not exist is left out."""
+    wanted = {
+        "publication": publication,
+        "schemas": [schema for schema, _ in names],
+        "names": [name for _, name in names],
+    }
+    rows = conn.execute(_TABLES, wanted).fetchall()
+    types = warehouse_types(conn, sorted({row[8] for row in rows}))
+    found: dict[tuple[str, str], SourceTable] = {}
+    columns: dict[int, list[SourceColumn]] = {}
+    for oid, schema, name, identity, published, is_partitioned, row_filter, column, type_oid, is_key in rows:
+        kept, travels = types[type_oid]
+        columns.setdefault(oid, []).append(SourceColumn(column, kept, is_key, travels))
+        found[schema, name] = SourceTable(
+            oid, schema, name, (), identity, published, is_partitioned, row_filter
+        )
+    return {where: replace(table, columns=tuple(columns[table.oid])) for where, table in found.items()}
+
+
+def warehouse_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> dict[int, tuple[str, bool]]:
+    """For each type the one the warehouse keeps it in, and whether its binary form travels.
+
+    promise    a type of PostgreSQL's own keeps its name; any other becomes text, never something narrower
+    """
+    found: dict[int, tuple[str, bool]] = {}
+    for oid, base, name, is_text in conn.execute(_TYPES, {"oids": list(oids)}):
+        is_number_of_object = name.startswith(_NUMBERS_OF_OBJECTS)  # regclass: another object over there
+        if base < FIRST_OWN_OID and not is_number_of_object and not name.startswith(("aclitem", "record")):
+            found[oid] = (name, True)
+        else:
+            found[oid] = ("text", bool(is_text) and not is_number_of_object)
+    return found

@@ -1,0 +1,130 @@
+"""The stream document: one YAML file a database that is followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from datops_assets.components.document import Part
+from datops_assets.components.sources.database import DatabaseSource, address_of
+from datops_assets.components.sources.templates import unset_variables
+from datops_assets.components.texts import Owner, TableName, Tags
+from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datops_assets.cdc import ChangeStream
+
+STREAM_TYPE = "datops_assets.components.ChangeStream"
+
+
+class StreamSource(DatabaseSource):
+    """The database that is followed; its role needs the right to replicate."""
+
+    type: Literal["database"] = "database"
+
+
+class StreamTable(Part):
+    """One table that is followed."""
+
+    table: str | None = Field(
+        None, description="Its name there, `schema.name` or `name`; default: as it is called here."
+    )
+    description: str | None = None
+    owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
+    tags: Tags = Field(default_factory=dict)
+
+
+class StreamDocument(Part):
+    """One database whose changes are followed."""
+
+    stream: TableName = Field(description="Name of the source system; first part of every table's name.")
+    team: str = Field(min_length=1, description="Who answers for it.")
+    description: str | None = None
+    owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
+    source: StreamSource
+    slot: str | None = Field(
+        None, pattern=r"^[a-z0-9_]{1,63}$", description="Replication slot; default datops_<stream>."
+    )
+    publication: str | None = Field(None, min_length=1, max_length=63, description="Default datops_<stream>.")
+    sensor: Literal["running", "stopped"] = Field("running", description="Whether changes start runs.")
+    tables: dict[TableName, StreamTable] = Field(min_length=1)
+
+    @field_validator("source")
+    @classmethod
+    def _postgres(cls, source: StreamSource) -> StreamSource:
+        if not source.url.startswith(("postgresql://", "postgres://", "${")):
+            raise ValueError(
+                "only PostgreSQL's log can be followed, expected a URL such as postgresql://user@host/db"
+            )
+        return source
+
+    def change_stream(self) -> ChangeStream:
+        """What the engine needs to know."""
+        from datops_assets.cdc import ChangeStream, StreamedTable
+
+        return ChangeStream(
+            self.stream,
+            self.slot or f"datops_{self.stream}",
+            self.publication or f"datops_{self.stream}",
+            tuple(StreamedTable(name, *self._where(name)) for name in self.tables),
+        )
+
+    def _where(self, name: str) -> tuple[str, str]:
+        schema, dot, table = (self.tables[name].table or name).rpartition(".")
+        return (schema if dot else self.source.schema_ or "public", table)
+
+    def parameters(self, project_root: Path) -> dict[str, Any]:
+        """How the source is reached, by libpq's names. Holds the password.
+
+        raises    DeclarationError, TerminalError: a variable is not set
+        """
+        url = address_of(self.source, project_root).url
+        known = {
+            "host": url.host,
+            "port": url.port,
+            "user": url.username,
+            "password": url.password,
+            "dbname": url.database,
+        }
+        return {
+            "application_name": "datops",
+            **dict(url.query),
+            **{key: value for key, value in known.items() if value},
+        }
+
+
+@dataclass(frozen=True)
+class LoadedStream:
+    """A document that is right in itself, and the file it came from."""
+
+    document: StreamDocument
+    source: YamlSource
+
+
+def read_stream(path: Path, project_root: Path) -> LoadedStream:
+    """Read one file.
+
+    raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
+    """
+    try:
+        shown = str(path.resolve().relative_to(project_root.resolve()))
+    except ValueError:
+        shown = str(path)
+    source = read_yaml(path, shown_as=shown)
+    document = validate(source, StreamDocument)
+    unset = unset_variables(document.source.url)
+    if unset:
+        raise DeclarationError(
+            [
+                source.problem(
+                    ["source", "url"],
+                    f"the variable {name} is not set, expected it in the environment or in .env",
+                )
+                for name in unset
+            ]
+        )
+    return LoadedStream(document, source)

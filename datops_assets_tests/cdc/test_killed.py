@@ -1,0 +1,232 @@
+"""kill -9 at every stage and at random moments under a write load: source and mirror are equal, nothing is doubled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import psycopg
+import pytest
+
+from datops_assets.cdc import lease
+from datops_assets.errors import LockTakenError
+from datops_assets_tests.cdc.conftest import Followed
+
+ROUNDS = 200
+TABLES = ("customers", "orders", "events")
+
+# Imports once; each line it is given makes a fork that drains, or takes the snapshot, and may be killed.
+WORKER = """
+import json, os, sys, time
+import psycopg
+from datops_assets.cdc import ChangeStream, StreamedTable, drain, lease, take_snapshot
+from datops_assets.errors import LockTakenError
+from datops_assets.postgres import failpoints
+
+def work(url, parameters, names, what, failpoint):
+    stream = ChangeStream(names["source"], names["slot"], names["publication"],
+                          tuple(StreamedTable(*table) for table in names["tables"]))
+    if failpoint:
+        failpoints.arm(failpoint)
+    connect = lambda: psycopg.connect(url, autocommit=True)
+    for _ in range(100):
+        with connect() as conn:
+            try:
+                with lease(conn, stream.source):
+                    if what == "snapshot":
+                        take_snapshot(conn, connect, parameters, stream)
+                    else:
+                        drain(conn, parameters, stream)
+                return
+            except LockTakenError:  # the server notices a dead process with the next write to it
+                time.sleep(0.02)
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(**json.loads(line))
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+def start(worker: subprocess.Popen[str], followed: Followed, what: str = "drain", failpoint: str = "") -> int:
+    """Let a process begin; returns its pid."""
+    stream = dataclasses.asdict(followed.stream)
+    stream["tables"] = [list(table.values()) for table in stream["tables"]]
+    order = {
+        "url": followed.warehouse.url, "parameters": followed.parameters, "names": stream, "what": what,
+        "failpoint": failpoint,
+    }  # fmt: skip
+    worker.stdin.write(json.dumps(order) + "\n")
+    worker.stdin.flush()
+    return int(worker.stdout.readline())
+
+
+def was_killed(worker: subprocess.Popen[str]) -> bool:
+    """Wait for the process that was started last."""
+    status = int(worker.stdout.readline())
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def finish(followed: Followed) -> None:
+    """What the next run does once the server has noticed that the last one is dead."""
+    for _ in range(200):
+        try:
+            followed.drain()
+            return
+        except LockTakenError:
+            time.sleep(0.05)
+        except Exception as error:
+            if "is active for PID" not in str(error):
+                raise
+            time.sleep(0.05)
+    raise AssertionError("the dead process still holds the stream")
+
+
+@pytest.fixture
+def orders(followed: Followed) -> Followed:
+    followed.run("create table orders (id int primary key, note text)")
+    followed.run("insert into orders select n, 'old' from generate_series(1, 50) n")
+    followed.follow("orders")
+    return followed
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["before_merge", "after_merge", "before_commit", "after_commit", "after_acknowledge"]
+)
+def test_killed_at_any_step_of_a_drain_each_change_is_applied_once(
+    orders: Followed, worker: subprocess.Popen[str], failpoint: str
+) -> None:
+    """Cases 41 to 43."""
+    orders.snapshot()
+    orders.run("update orders set note = 'new' where id <= 10; delete from orders where id > 45")
+    orders.run("insert into orders values (100, 'new')")
+    start(worker, orders, failpoint=failpoint)
+    assert was_killed(worker)
+    finish(orders)
+    orders.require_equal()
+    assert len(orders.log("orders")) == 16
+
+
+@pytest.mark.parametrize("failpoint", ["snapshot_begun", "slot_made", "table_copied", "snapshot_entered"])
+def test_killed_in_a_snapshot_the_next_one_begins_anew(
+    orders: Followed, worker: subprocess.Popen[str], failpoint: str
+) -> None:
+    """Case 38: nobody takes half a copy for a whole one."""
+    start(worker, orders, "snapshot", failpoint)
+    assert was_killed(worker)
+    orders.run("insert into orders values (100, 'while nobody looked')")
+    if failpoint != "snapshot_entered":
+        with pytest.raises(Exception, match="has no snapshot yet: datops cdc snapshot erp"):
+            orders.drain()
+        for _ in range(100):
+            try:
+                orders.snapshot()
+                break
+            except Exception as error:
+                if not isinstance(error, LockTakenError) and "somebody reads the slot" not in str(error):
+                    raise
+                time.sleep(0.05)
+    finish(orders)
+    orders.require_equal()
+
+
+def _write_for_ever(followed: Followed, seed: int, stopped: threading.Event) -> None:
+    """Random transactions over three tables: every kind of change, keys that move, rollbacks, truncates."""
+    draws = random.Random(seed)
+    with closing(psycopg.connect(**followed.parameters)) as conn:
+        while not stopped.is_set():
+            for _ in range(draws.randint(1, 5)):
+                table, key = draws.choice(TABLES), draws.randint(1, 60)
+                kind = draws.random()
+                if kind < 0.4:
+                    statement = (
+                        f"insert into {table} values ({key}, 'v{draws.random()}',"
+                        f" repeat('x', {draws.randint(1, 4000)})) on conflict (id) do update set v = excluded.v"
+                    )
+                elif kind < 0.7:
+                    statement = (
+                        f"update {table} set v = 'u{draws.random()}' where id between {key} and {key + 5}"
+                    )
+                elif kind < 0.85:
+                    statement = f"delete from {table} where id between {key} and {key + 3}"
+                elif kind < 0.98:
+                    statement = f"update {table} set id = -id - {draws.randint(1, 10**8)} where id = {key}"
+                else:
+                    statement = f"truncate {table}"
+                with suppress(psycopg.errors.UniqueViolation), conn.transaction():
+                    conn.execute(statement)  # type: ignore[call-overload]
+            if draws.random() < 0.1:
+                conn.rollback()
+            else:
+                conn.commit()
+            time.sleep(0.002)
+
+
+def test_killed_at_random_moments_under_a_write_load(
+    followed: Followed, worker: subprocess.Popen[str]
+) -> None:
+    for table in TABLES:
+        followed.run(f"create table {table} (id int primary key, v text, big text)")
+        followed.run(f"alter table {table} alter big set storage external")
+    followed.follow(*TABLES)
+    followed.snapshot()
+    seed = int(os.environ.get("DATOPS_TEST_SEED", "7"))
+    moments, stopped = random.Random(seed), threading.Event()
+    writer = threading.Thread(target=_write_for_ever, args=(followed, seed, stopped), daemon=True)
+    writer.start()
+    killed = 0
+    try:
+        for _ in range(ROUNDS):
+            pid = start(worker, followed)
+            time.sleep(moments.uniform(0.01, 0.25))
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            killed += was_killed(worker)
+    finally:
+        stopped.set()
+        writer.join()
+    finish(followed)
+    followed.require_equal()
+    assert killed > ROUNDS / 4, f"only {killed} of {ROUNDS} rounds were killed half way"
+    for table in TABLES:
+        rows, places = followed.warehouse.conn.execute(
+            f"select count(*), count(distinct (_commit_lsn, _seq)) from bronze.erp_{table}_changes"
+        ).fetchone()
+        assert rows == places > 0
+
+
+def test_a_second_reader_is_refused(orders: Followed) -> None:
+    """Case 50."""
+    orders.snapshot()
+    with (
+        closing(orders.warehouse.warehouse.connect()) as other,
+        lease(other, "erp"),
+        pytest.raises(LockTakenError, match="another process follows erp"),
+    ):
+        orders.drain()
+    orders.drain()

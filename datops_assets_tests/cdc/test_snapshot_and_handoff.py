@@ -1,0 +1,196 @@
+"""From the snapshot to the stream: nothing missing, nothing twice, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import closing, suppress
+
+import psycopg
+import pytest
+
+from datops_assets.errors import LoadRefusedError, SourceRefusedError, SourceUnreachableError
+from datops_assets_tests.cdc.conftest import Followed
+
+
+def test_writers_throughout_the_snapshot(followed: Followed) -> None:
+    """Case 34: in every table, every kind of change."""
+    tables = [f"t{number}" for number in range(6)]
+    for table in tables:
+        followed.run(f"create table {table} (id int primary key, v text)")
+        followed.run(f"insert into {table} select n, repeat('x', 200) from generate_series(1, 3000) n")
+    followed.follow(*tables)
+    stopped = threading.Event()
+
+    def write() -> None:
+        draws = random.Random(3)
+        with closing(psycopg.connect(**followed.parameters, autocommit=True)) as conn:
+            while not stopped.is_set():
+                table, key = draws.choice(tables), draws.randint(1, 3000)
+                statement = draws.choice(
+                    [
+                        f"update {table} set v = 'u{key}' where id between {key} and {key + 20}",
+                        f"delete from {table} where id = {key}",
+                        f"insert into {table} values ({key + 10_000}, 'new')",
+                        f"update {table} set id = -id where id = {key}",
+                    ]
+                )
+                with suppress(psycopg.errors.UniqueViolation):
+                    conn.execute(statement)  # type: ignore[call-overload]
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        followed.snapshot()
+        for _ in range(5):
+            followed.drain()
+    finally:
+        stopped.set()
+        writer.join()
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_a_transaction_open_before_the_slot_was_made(followed: Followed, ends: str) -> None:
+    """Case 35: it is in the snapshot or in the stream, never in both, never in neither."""
+    followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
+    followed.follow("t")
+    with closing(psycopg.connect(**followed.parameters)) as other:
+        other.execute("insert into t values (2, 'open'); update t set v = 'open' where id = 1")
+        taken: list[object] = []
+        snapshot = threading.Thread(target=lambda: taken.append(followed.snapshot()), daemon=True)
+        snapshot.start()
+        snapshot.join(1)
+        assert snapshot.is_alive(), "the source makes a slot once all open transactions have ended"
+        other.execute("insert into t values (3, 'during')")
+        getattr(other, ends)()
+    snapshot.join(60)
+    assert len(taken) == 1
+    followed.run("insert into t values (4, 'after')")
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_small_tables(followed: Followed, rows: int) -> None:
+    """Case 36."""
+    followed.run(f"create table t (id int primary key); insert into t select generate_series(1, {rows})")
+    followed.follow("t")
+    assert followed.snapshot().rows == {"t": rows}
+    followed.drain()
+    followed.require_equal()
+
+
+def test_a_table_that_was_dropped_and_made_again(followed: Followed) -> None:
+    """Case 40: the new one is another table, which the publication does not have."""
+    followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run(
+        "drop table t; create table t (id int primary key, v text); insert into t values (1, 'other')"
+    )
+    with pytest.raises(
+        SourceRefusedError, match=r"public\.t is not the table that was copied.*datops cdc resync erp"
+    ):
+        followed.drain()
+    followed.snapshot()
+    followed.drain()
+    followed.require_equal()
+
+
+def test_a_walsender_that_is_ended_costs_a_try(followed: Followed) -> None:
+    """Case 46."""
+    followed.run("create table t (id int primary key, v text)")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("insert into t select n, repeat('x', 1000) from generate_series(1, 60000) n")
+    ended = threading.Event()
+
+    def end() -> None:
+        query = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s and active"
+        with closing(psycopg.connect(**followed.parameters, autocommit=True)) as conn:
+            for _ in range(2000):
+                if conn.execute(query, (followed.stream.slot,)).fetchone():
+                    break
+        ended.set()
+
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises((SourceUnreachableError, SourceRefusedError)):
+        followed.drain()
+    assert ended.wait(30)
+    followed.drain()
+    followed.require_equal()
+
+
+def test_a_slot_that_somebody_else_read(followed: Followed) -> None:
+    """Case 49."""
+    followed.run("create table t (id int primary key); insert into t values (1)")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("insert into t values (2)")
+    followed.source.execute(
+        "select pg_replication_slot_advance(%s, pg_current_wal_lsn())", (followed.stream.slot,)
+    )
+    with pytest.raises(SourceRefusedError, match=r"somebody else read the slot.*datops cdc resync erp"):
+        followed.drain()
+
+
+@pytest.mark.parametrize(
+    ("ddl", "dml"),
+    [
+        ("add w int default 7", "insert into t values (9, 'i', 1.5, 8)"),
+        ("add w int not null default 7", "update t set v = 'x' where id = 1"),
+        ("drop v", "insert into t values (9, 1.5)"),
+        ("drop v", "update t set n = 2.5 where id = 1"),
+        ("rename v to renamed", "update t set renamed = 'x' where id = 1"),
+        ("alter n set not null", "insert into t values (9, 'i', 1.5)"),
+        ("alter v set not null", "select 1"),
+        ("add w text", "select 1"),
+    ],
+)
+def test_ddl_in_the_middle(followed: Followed, ddl: str, dml: str) -> None:
+    """Case 55: with and without rows after it, and rows between two of them in one transaction."""
+    followed.run(
+        "create table t (id int primary key, v text, n numeric); insert into t values (1, 'a', 1), (2, 'b', 2)"
+    )
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("insert into t values (5, 'before', 5)")
+    followed.run(f"alter table t {ddl}")
+    followed.run(dml)
+    followed.drain()
+    followed.run("alter table t add last int; update t set last = 1, n = 1; delete from t where id = 2")
+    followed.drain()
+    columns = [
+        name
+        for (name,) in followed.source.execute(
+            "select attname from pg_attribute where attrelid = 't'::regclass and attnum > 0 and not attisdropped"
+        )
+    ]
+    here = {
+        name
+        for (name,) in followed.warehouse.fetch(
+            "select attname from pg_attribute where attrelid = 'bronze.erp_t'::regclass and attnum > 0"
+        )
+    }
+    shared = ", ".join(name for name in columns if name in here and name not in ("w", "renamed"))
+    there = followed.source.execute(f"select {shared} from t order by id").fetchall()
+    assert followed.warehouse.fetch(f"select {shared} from bronze.erp_t order by id") == there
+
+
+def test_a_type_that_widens_and_one_that_changes(followed: Followed) -> None:
+    followed.run("create table t (id int primary key, v int, w text); insert into t values (1, 1, 'x')")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("alter table t alter v type bigint; insert into t values (2, 5000000000, 'y')")
+    followed.drain()
+    followed.require_equal()
+    followed.run("alter table t alter w type int using 1; insert into t values (3, 1, 7)")
+    with pytest.raises(
+        LoadRefusedError, match=r"column 'w' is integer in the source now, and text in the warehouse"
+    ):
+        followed.drain()
+    followed.snapshot()
+    followed.drain()
+    followed.require_equal()

@@ -1,0 +1,151 @@
+"""A stream as a user has it: the document, the command, the assets, the sensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from datops_assets.cli import _app
+from datops_assets.components.streams.component import stream_definitions
+from datops_assets.components.streams.document import StreamDocument, read_stream
+from datops_assets.errors import DeclarationError
+from datops_assets_tests.cdc.conftest import Followed
+
+DOCUMENT = """
+stream: erp
+team: sales
+source: {{url: "postgresql://{user}@{host}:{port}/{dbname}", password_env: ERP_PASSWORD}}
+slot: {slot}
+tables:
+  orders: {{}}
+"""
+
+
+@pytest.fixture
+def erp(followed: Followed, project: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    """A source with orders, and the document that follows it, as stream.yaml."""
+    followed.run("create table orders (id int primary key, note text); insert into orders values (1, 'a')")
+    monkeypatch.setenv("ERP_PASSWORD", str(followed.parameters["password"]))
+    text = DOCUMENT.format(**followed.parameters, slot=followed.stream.slot)
+    (project / "stream.yaml").write_text(text)
+    followed.follow("orders")
+    return followed
+
+
+def datops(*arguments: str, expect: int = 0) -> Any:
+    answer = CliRunner().invoke(_app(), ["cdc", *arguments, "--config", "stream.yaml", "--json"])
+    assert answer.exit_code == expect, answer.output
+    return json.loads(answer.stdout) if answer.stdout.startswith(("{", "[")) else answer.output
+
+
+def document(project: Path) -> StreamDocument:
+    return read_stream(project / "stream.yaml", project).document
+
+
+def test_a_person_follows_a_database_by_command(erp: Followed) -> None:
+    assert {finding["verdict"] for finding in datops("preflight")} <= {"ok", "warn"}
+    assert datops("status")["state"].startswith("never started")
+    assert datops("snapshot")["rows"] == {"orders": 1}
+    erp.run("insert into orders values (2, 'b')")
+    assert datops("drain")["changes"] == 1
+    erp.require_equal()
+    status = datops("status")
+    assert (status["state"], status["changes"], status["wal_status"]) == ("streaming", 1, "reserved")
+    assert "to copy all tables anew: datops cdc resync" in str(datops("snapshot", expect=2))
+    assert datops("resync")["rows"] == {"orders": 2}
+    assert datops("stop")["stopped"]
+    assert datops("status")["state"].startswith("never started")
+
+
+def test_a_slot_that_was_dropped_needs_a_person(erp: Followed) -> None:
+    """Case 48: never a silent resync."""
+    datops("drain")
+    erp.run(f"select pg_drop_replication_slot('{erp.stream.slot}')")
+    erp.run("insert into orders values (2, 'lost')")
+    said = str(datops("drain", expect=1))
+    assert f"the slot {erp.stream.slot} is gone" in said
+    assert "datops cdc resync erp" in said
+    assert datops("status")["state"] == "resync_required"
+    assert "datops cdc resync erp" in str(datops("drain", expect=1))
+    datops("resync")
+    datops("drain")
+    erp.require_equal()
+
+
+def test_preflight_says_what_to_run(erp: Followed) -> None:
+    erp.run("create table plain (a int); alter table orders replica identity nothing")
+    Path("stream.yaml").write_text(
+        Path("stream.yaml").read_text() + "  plain: {}\n  gone: {table: other.gone}\n"
+    )
+    findings = {finding["what"]: finding for finding in datops("preflight", expect=1)}
+    assert findings["public.orders"]["mend"] == "alter table public.orders replica identity default"
+    assert "primary key" in findings["public.plain"]["mend"]
+    assert "no such table" in findings["other.gone"]["found"]
+
+
+def test_the_assets_show_changes_and_lag(erp: Followed, project: Path) -> None:
+    definitions = stream_definitions(document(project))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for changes in (0, 1):
+            result = definitions.resolve_job_def("erp_stream").execute_in_process(instance=instance)
+            assert result.success
+            events = {e.asset_key.to_user_string(): e for e in result.get_asset_materialization_events()}
+            assert set(events) == {"bronze/erp/orders", "bronze/erp/orders_changes"}
+            metadata = events["bronze/erp/orders"].materialization.metadata
+            assert metadata["changes"].value == changes
+            assert metadata["retained_wal_bytes"].value >= 0
+            assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+            erp.run("insert into orders values (2, 'b')" if changes == 0 else "select 1")
+    erp.require_equal()
+
+
+def test_the_sensor_starts_a_run_for_changes_of_its_tables_only(erp: Followed, project: Path) -> None:
+    definitions = stream_definitions(document(project))
+    sensor = definitions.get_sensor_def("erp_changes")
+    job = definitions.resolve_job_def("erp_stream")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick() -> Any:
+            context = dg.build_sensor_context(instance=instance)
+            return sensor.evaluate_tick(context)
+
+        assert len(tick().run_requests) == 1
+        job.execute_in_process(instance=instance)
+        assert tick().skip_message == "no changes since the last run"
+        erp.run("create table other (a int); insert into other values (1)")
+        assert tick().skip_message == "no changes since the last run"
+        erp.run("insert into orders values (2, 'b')")
+        assert len(tick().run_requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("postgresql://", "postgresql://x:secret-word@", "a password stands in the URL"),
+        ("postgresql://", "mysql://", "only PostgreSQL's log can be followed"),
+        ("tables:", "tabels:", "stream.yaml:"),
+        ("slot: ", "slot: A-", "slot"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(
+    erp: Followed, project: Path, before: str, after: str, said: str
+) -> None:
+    text = (project / "stream.yaml").read_text().replace(before, after, 1)
+    (project / "stream.yaml").write_text(text)
+    with pytest.raises(DeclarationError) as refused:
+        document(project)
+    assert said in str(refused.value)
+    assert "secret-word" not in str(refused.value)
+
+
+def test_a_wrong_password_is_one_sentence(erp: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 54."""
+    monkeypatch.setenv("ERP_PASSWORD", "not-this-one")
+    said = str(datops("preflight", expect=1))
+    assert "refuses the user or password" in said
+    assert "not-this-one" not in said
