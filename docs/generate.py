@@ -62,7 +62,8 @@ def describe_document() -> str:
     """Markdown of every key of a pipeline document, by part, from the model's own descriptions."""
     from datops_assets.components.document import PipelineDocument, TableDocument
     from datops_assets.components.sources import BUILT_IN, source_kind
-    from datops_assets.ingestion.widening import print_widening
+    from datops_assets.postgres.widening import print_widening
+    from datops_assets.quality.named_patterns import print_patterns
     from datops_assets.quality.types import print_types
 
     schema = PipelineDocument.model_json_schema()
@@ -86,7 +87,9 @@ def describe_document() -> str:
             default = "required" if key in required else _default(field)
             text = _cell(_plain(field.get("description")))
             lines.append(f"| `{key}` | {_cell(_kind(field))} | {_cell(default)} | {text} |\n")
-    return "".join(lines) + _EXPLAINED.format(types=print_types(), widening=print_widening())
+    return "".join(lines) + _EXPLAINED.format(
+        types=print_types(), widening=print_widening(), patterns=print_patterns()
+    )
 
 
 _EXPLAINED = """
@@ -145,6 +148,15 @@ column that no file has is null; where the contract demands it, a run and `datop
 ## Column types
 
 {types}
+
+## Patterns by name
+
+What `like:` takes, check digits included; the whole text must be one, and null passes. `iso_currency` has the codes in
+use (list of February 2026): for older ones, write `in:`.
+
+{patterns}
+
+## Numbers with a decimal comma
 
 `numeric` and `double` take a decimal point only: for `1.234,56` there is no option. Declare the column as
 `{{type: text, regex: '-?[0-9.]+,[0-9]{{2}}'}}` and turn it into a number in gold:

@@ -20,7 +20,7 @@ from datops_assets.components.texts import Asset, Cron, Day, Name, Owner, Pool, 
 from datops_assets.components.transform_steps import StepDocument
 from datops_assets.components.yaml_source import PARTS_ERROR
 from datops_assets.postgres.names import LONGEST_NAME_BYTES
-from datops_assets.quality import Contract, ForeignKeyRule
+from datops_assets.quality import Contract, ReferringRule
 from datops_assets.quality.contract import Disposition
 from datops_assets.transform import Input
 
@@ -209,7 +209,8 @@ class PipelineDocument(Part):
     freshness: Freshness | None = None
     tables: dict[TableName, TableDocument] = Field(min_length=1)
     transforms: dict[TableName, TransformDocument] = Field(
-        default_factory=dict, description="Tables made of silver tables: see [transformations](../transformations.md)."
+        default_factory=dict,
+        description="Tables made of silver tables: see [transformations](../transformations.md).",
     )
 
     @model_validator(mode="after")
@@ -248,13 +249,13 @@ class PipelineDocument(Part):
         return any(table.days for table in self.tables.values())
 
     def references(self, table: str) -> list[tuple[str, str]]:
-        """(source, table) of every silver table that `table`'s foreign keys look into."""
+        """(source, table) of every silver table that `table`'s rules look into."""
         contract = self.tables[table].contract
         if contract is None:
             return []
         found = []
         for rule in contract.rules:
-            if isinstance(rule, ForeignKeyRule):
+            if isinstance(rule, ReferringRule):
                 source, _, name = rule.references.rpartition(".")
                 found.append((source or self.pipeline, name))
         return list(dict.fromkeys(found))

@@ -22,7 +22,7 @@ from datops_assets.components.texts import PathTemplate, TableName, is_name
 from datops_assets.components.transform_statements import problems_of
 from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
 from datops_assets.errors import DeclarationError
-from datops_assets.quality import ForeignKeyRule
+from datops_assets.quality import ReferringRule
 
 
 class BareSource(Part):
@@ -179,7 +179,7 @@ def _dangling(item: LoadedDocument, owner: Mapping[str, LoadedDocument]) -> list
     problems: list[str] = []
     for table, spec in item.document.tables.items():
         for index, rule in enumerate(spec.contract.rules if spec.contract else ()):
-            if not isinstance(rule, ForeignKeyRule):
+            if not isinstance(rule, ReferringRule):
                 continue
             source, _, name = rule.references.rpartition(".")
             target = owner.get(source) if source else item
@@ -189,7 +189,7 @@ def _dangling(item: LoadedDocument, owner: Mapping[str, LoadedDocument]) -> list
                 columns = list(found.contract.columns)
                 said = [
                     f"{rule.references} has no column {column}, expected one of: {', '.join(columns)}"
-                    for column in rule.columns
+                    for column in rule.their_columns()
                     if column not in columns
                 ]
             where: list[str | int] = ["tables", table, "contract", "rules", index]

@@ -29,7 +29,7 @@ from datops_assets.postgres.identifiers import bronze_table, quarantine_table, s
 if TYPE_CHECKING:
     import psycopg
 
-    from datops_assets.quality import Contract, ForeignKeyRule
+    from datops_assets.quality import Contract, ReferringRule
     from datops_assets.resources.warehouse import Warehouse
 
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -160,16 +160,16 @@ class _Attempt:
 
     def _judgeable(self, name: str, real: Catalogue) -> Contract:
         """The contract without the rules that a sample cannot be judged by."""
-        from datops_assets.quality import ForeignKeyRule, RowCountRule
+        from datops_assets.quality import ReferringRule, TableRule
 
         contract = self.document.tables[name].contract
         assert contract is not None
         kept = []
         for rule in contract.rules:
             why = ""
-            if isinstance(rule, RowCountRule):
+            if isinstance(rule, TableRule):
                 why = "a sample says nothing of it"
-            elif isinstance(rule, ForeignKeyRule):
+            elif isinstance(rule, ReferringRule):
                 why = _why_not_comparable(self.document, rule, real)
             if why:
                 self.notes.append(f"not judged: {self.document.pipeline}.{name}: {rule.check_name()}: {why}")
@@ -178,32 +178,32 @@ class _Attempt:
         return contract.model_copy(update={"rules": kept})
 
 
-def _referred(document: PipelineDocument, rule: ForeignKeyRule) -> tuple[str, str]:
+def _referred(document: PipelineDocument, rule: ReferringRule) -> tuple[str, str]:
     source, _, table = rule.references.rpartition(".")
     return source or document.pipeline, table
 
 
-def _why_not_comparable(document: PipelineDocument, rule: ForeignKeyRule, real: Catalogue) -> str:
-    """Why there is nothing to hold a foreign key against; '' where there is."""
+def _why_not_comparable(document: PipelineDocument, rule: ReferringRule, real: Catalogue) -> str:
+    """Why there is nothing to hold such a rule against; '' where there is."""
     source, table = _referred(document, rule)
     types = _column_types(real.conn, silver_table(source, table))
     if not types:
         return f"{source}.{table} has no silver yet"
-    missing = [column for column in rule.columns if column not in types]
+    missing = [column for column in rule.their_columns() if column not in types]
     return f"the silver of {source}.{table} has no column {', '.join(missing)} yet" if missing else ""
 
 
 def _lend_silver(
     document: PipelineDocument, contracts: dict[str, Contract], scratch: Catalogue, real: Catalogue
 ) -> None:
-    """Copy the columns that foreign keys look at from real silver tables into the scratch database."""
-    from datops_assets.quality import ForeignKeyRule
+    """Copy the columns that rules look at from real silver tables into the scratch database."""
+    from datops_assets.quality import ReferringRule
 
     wanted: dict[tuple[str, str], list[str]] = {}
     for contract in contracts.values():
         for rule in contract.rules:
-            if isinstance(rule, ForeignKeyRule):
-                wanted.setdefault(_referred(document, rule), []).extend(rule.columns)
+            if isinstance(rule, ReferringRule):
+                wanted.setdefault(_referred(document, rule), []).extend(rule.their_columns())
     for (source, table), columns in wanted.items():
         name = silver_table(source, table)
         _copy_table(real.conn, name, scratch.conn, name, list(dict.fromkeys(columns)))

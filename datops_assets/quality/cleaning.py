@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, LiteralString
 
 from datops_assets.postgres import lazy_sql as sql
 
-CleanStep = Literal["trim", "nfc", "control", "empty_to_null"]
+CleanStep = Literal["trim", "nfc", "control", "html", "formula", "empty_to_null"]
 
 # Spelled out: neither PostgreSQL's nor Python's own idea of a space is the other's.
 _SPACES = (
@@ -17,6 +18,51 @@ _SPACES = (
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 _CONTROLS = "".join(chr(code) for code in (*range(1, 9), 11, 12, *range(14, 32), *range(127, 160)))
+
+
+# Told in brackets and classes alone, which PostgreSQL and Python read alike. What is not a tag stays: `a < b`.
+_MARKUP: tuple[tuple[LiteralString, LiteralString], ...] = (
+    ("<[Ss][Cc][Rr][Ii][Pp][Tt][^<>]*>[^<]*</[Ss][Cc][Rr][Ii][Pp][Tt][^<>]*>", ""),
+    ("<[Ss][Tt][Yy][Ll][Ee][^<>]*>[^<]*</[Ss][Tt][Yy][Ll][Ee][^<>]*>", ""),
+    ("<(/?[Bb][Rr]|/([Pp]|[Dd][Ii][Vv]|[Ll][Ii]|[Tt][RrDdHh]|[Hh][1-6]))([ /][^<>]*)?>", " "),
+    ("<[A-Za-z/!?][^<>]*>", ""),
+    # Pieces that only became a tag when one between them left, or that were never closed.
+    ("<+([A-Za-z/!?])", "\\1"),
+)
+# `&lt;` and `&gt;` stay as they are: written out they would be a tag again.
+_ENTITIES = (("&nbsp;", " "), ("&quot;", '"'), ("&#39;", "'"), ("&apos;", "'"), ("&amp;", "&"))
+_FORMULA: LiteralString = "[=+@\t\r\uff1d\uff0b\uff20\uff0d-]"
+_NO_FORMULA: LiteralString = "[+-][0-9 .,()/]*"
+"""A number or a telephone number: nothing in it computes."""
+
+
+def _without_markup(text: str) -> str:
+    for pattern, instead in _MARKUP:
+        text = re.sub(pattern, instead, text)
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text
+
+
+def _without_markup_sql(text: sql.Composable) -> sql.Composable:
+    for pattern, instead in _MARKUP:
+        text = sql.SQL("regexp_replace({}, {}, {}, 'g')").format(
+            text, sql.Literal(pattern), sql.Literal(instead)
+        )
+    for entity, character in _ENTITIES:
+        text = sql.SQL("replace({}, {}, {})").format(text, sql.Literal(entity), sql.Literal(character))
+    return text
+
+
+def _neutral(text: str) -> str:
+    is_formula = re.match(_FORMULA, text) and not re.fullmatch(_NO_FORMULA, text)
+    return f"'{text}" if is_formula else text
+
+
+def _neutral_sql(text: sql.Composable) -> sql.Composable:
+    return sql.SQL("case when {0} ~ {1} and {0} !~ {2} then {3} || {0} else {0} end").format(
+        text, sql.Literal(f"^{_FORMULA}"), sql.Literal(f"^{_NO_FORMULA}$"), sql.Literal("'")
+    )
 
 
 @dataclass(frozen=True)
@@ -38,10 +84,12 @@ _STEPS: dict[str, _Step] = {
         lambda text: sql.SQL("translate({}, {}, '')").format(text, sql.Literal(_CONTROLS)),
         lambda text: text.translate(dict.fromkeys(map(ord, _CONTROLS))),
     ),
+    "html": _Step(_without_markup_sql, _without_markup),
+    "formula": _Step(_neutral_sql, _neutral),
     "empty_to_null": _Step(lambda text: sql.SQL("nullif({}, '')").format(text), lambda text: text or None),
 }
 # In this order whatever the document's: an invisible character must not keep a space from the edge.
-_ORDER = ("nfc", "control", "trim", "empty_to_null")
+_ORDER = ("nfc", "control", "html", "trim", "formula", "empty_to_null")
 
 
 def clean_sql(text: sql.Composable, steps: Sequence[str]) -> sql.Composable:

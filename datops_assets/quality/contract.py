@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError
 
 from datops_assets.quality.cleaning import CleanStep
 from datops_assets.quality.formats import Format, compile_format
+from datops_assets.quality.named_patterns import PATTERNS_VERSION, PatternName
 from datops_assets.quality.patterns import Pattern, read_pattern
 from datops_assets.quality.types import TABLE_VERSION, NotAValueError, ValueType, value_type
 
@@ -42,6 +43,7 @@ Disposition = Literal["append", "replace", "merge", "snapshot"]
 
 _COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _RESERVED = frozenset({"_load_id", "_row", "tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
+_AGGREGATE = re.compile(r"(count|sum|min|max|avg)\((\*|[a-z][a-z0-9_]{0,62})\)")
 _DATED = frozenset({"date", "time", "timestamp", "timestamptz"})
 
 
@@ -94,6 +96,9 @@ class ColumnRule(_Judged):
     max: Scalar | None = None
     in_: list[Scalar] | None = Field(None, alias="in", min_length=1, description="The only values allowed.")
     regex: str | None = Field(None, description="The whole value must match.")
+    like: PatternName | None = Field(
+        None, description="A pattern by name: `email`, `iban`, `uuid`, …: see [below](#patterns-by-name)."
+    )
     length: Length | None = None
     from_: Literal["filename"] | None = Field(
         None, alias="from", description="Taken from the file's path by `pattern`."
@@ -187,8 +192,9 @@ class ColumnRule(_Judged):
     def _consistent(self) -> ColumnRule:
         if (self.from_ is None) != (self.pattern is None):
             raise ValueError("`from: filename` and `pattern:` go together")
-        if (self.regex is not None or self.length is not None) and self.kind.family != "text":
-            raise ValueError(f"regex and length are for text, this column is {self.type}")
+        only_text = (self.regex, self.length, self.like)
+        if any(part is not None for part in only_text) and self.kind.family != "text":
+            raise ValueError(f"regex, like and length are for text, this column is {self.type}")
         if self.formats and self.kind.family == "timestamptz" and self.timezone is None:
             without = [text for text in self.formats if "%z" not in text]
             if without:
@@ -245,8 +251,142 @@ class ForeignKeyRule(_NamedRule):
             raise ValueError("foreign_key and columns differ in length")
         return self
 
+    def their_columns(self) -> list[str]:
+        """The columns of the other table that it reads."""
+        return list(self.columns)
+
     def _says(self) -> str:
         return f"foreign_key {', '.join(self.foreign_key)} in {self.references}"
+
+
+class HoldsRule(_NamedRule):
+    """A condition over a row and the one it belongs to in another silver table, whose columns are `table.column`.
+
+    A row fails when it is false; null passes, and so does a row without a match.
+    """
+
+    holds: str = Field(description="e.g. `shipped_at >= orders.ordered_at`.")
+    references: str = Field(description="A table of the same pipeline, or pipeline.table.")
+    match: list[str] = Field(min_length=1, description="Columns of this table that find the other row.")
+    columns: list[str] = Field(min_length=1, description="Its columns, in the same order.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> HoldsRule:
+        if len(self.match) != len(self.columns):
+            raise ValueError("match and columns differ in length")
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the other table's columns in the condition."""
+        return self.references.rpartition(".")[2]
+
+    def their_columns(self) -> list[str]:
+        """The columns of the other table that it reads."""
+        from datops_assets.quality.expressions import joined_columns
+
+        return list(dict.fromkeys([*self.columns, *joined_columns(self.holds, self.prefix)]))
+
+    def _says(self) -> str:
+        return f"holds {' '.join(self.holds.split())}"
+
+
+class CompareRule(_NamedRule):
+    """An aggregate of this table against one of another silver table, group by group. A check of the whole table."""
+
+    compare: str = Field(description="`sum(amount)`; also count(*), min, max, avg.")
+    equals: str = Field(description="The other table's aggregate, e.g. `sum(total)`.")
+    references: str = Field(description="A table of the same pipeline, or pipeline.table.")
+    by: list[str] = Field(
+        default_factory=list, description="Columns that name a group; none: the whole table."
+    )
+    columns: list[str] = Field(
+        default_factory=list, description="The other table's columns for `by`, in order."
+    )
+    tolerance: Decimal = Field(Decimal(0), ge=0, description="The largest difference that counts as equal.")
+
+    @field_validator("compare", "equals")
+    @classmethod
+    def _aggregate(cls, text: str) -> str:
+        found = _AGGREGATE.fullmatch(text)
+        if found is None or (found[2] == "*" and found[1] != "count"):
+            raise ValueError("not an aggregate, expected count(*) or sum, min, max, avg, count of one column")
+        return text
+
+    @model_validator(mode="after")
+    def _pairs(self) -> CompareRule:
+        if len(self.by) != len(self.columns):
+            raise ValueError("by and columns differ in length")
+        return self
+
+    @property
+    def ours(self) -> tuple[str, str | None]:
+        """Function and column of this table's aggregate; the column is None for count(*)."""
+        return _read_aggregate(self.compare)
+
+    @property
+    def theirs(self) -> tuple[str, str | None]:
+        """The same of the other table's."""
+        return _read_aggregate(self.equals)
+
+    def their_columns(self) -> list[str]:
+        """The columns of the other table that it reads."""
+        column = self.theirs[1]
+        return list(dict.fromkeys([*self.columns, *([column] if column else [])]))
+
+    def _says(self) -> str:
+        return f"{self.compare} equals {self.equals} of {self.references}"
+
+
+def _read_aggregate(text: str) -> tuple[str, str | None]:
+    found = _AGGREGATE.fullmatch(text)
+    assert found is not None
+    return found[1], None if found[2] == "*" else found[2]
+
+
+class FreshnessRule(_NamedRule):
+    """The newest value of a column is not older than this when the table is judged, or looked at."""
+
+    freshness: str = Field(description="A column of type date, timestamp (taken as UTC) or timestamptz.")
+    max_age_h: float = Field(gt=0, le=24 * 3650, description="Hours; a day counts as lasting until its end.")
+
+    def _says(self) -> str:
+        return f"freshness of {self.freshness}"
+
+
+class Volume(_Part):
+    """Bounds of a number of rows: absolute, or around the usual number."""
+
+    min: int | None = Field(None, ge=0)
+    max: int | None = Field(None, ge=0)
+    within: float | None = Field(
+        None,
+        gt=0,
+        description="At most this share above or below the usual: 0.5 takes 50 to 150 where 100 is.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Volume:
+        if self.min is None and self.max is None and self.within is None:
+            raise ValueError("expected min, max, within or several of them")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is greater than max")
+        return self
+
+
+class VolumeRule(_NamedRule):
+    """How many rows each load, or each day, brings. The usual number is the median of those before."""
+
+    volume: Volume
+    per: Literal["load", "day"] = Field(
+        "load", description="`day`: the load's partition, else the day it was loaded (UTC)."
+    )
+    history: int = Field(
+        10, ge=3, le=1000, description="Loads or days before that say what is usual; 3 at least."
+    )
+
+    def _says(self) -> str:
+        return f"volume per {self.per}"
 
 
 class RowCountRule(_NamedRule):
@@ -264,7 +404,15 @@ _RULES = {
     "unique": UniqueRule,
     "foreign_key": ForeignKeyRule,
     "row_count": RowCountRule,
+    "holds": HoldsRule,
+    "compare": CompareRule,
+    "freshness": FreshnessRule,
+    "volume": VolumeRule,
 }
+ReferringRule = ForeignKeyRule | HoldsRule | CompareRule
+"""Rules that look into another silver table, which therefore is judged first."""
+TableRule = RowCountRule | CompareRule | FreshnessRule | VolumeRule
+"""Checks of the whole table: they set no row aside."""
 
 
 def _rule_kind(value: Any) -> str | None:
@@ -278,11 +426,15 @@ Rule = Annotated[
     Annotated[ExpressionRule, Tag("expression")]
     | Annotated[UniqueRule, Tag("unique")]
     | Annotated[ForeignKeyRule, Tag("foreign_key")]
-    | Annotated[RowCountRule, Tag("row_count")],
+    | Annotated[RowCountRule, Tag("row_count")]
+    | Annotated[HoldsRule, Tag("holds")]
+    | Annotated[CompareRule, Tag("compare")]
+    | Annotated[FreshnessRule, Tag("freshness")]
+    | Annotated[VolumeRule, Tag("volume")],
     Discriminator(
         _rule_kind,
         custom_error_type="rule_kind",
-        custom_error_message="not a rule, expected exactly one of: expression, unique, foreign_key, row_count",
+        custom_error_message=f"not a rule, expected exactly one of: {', '.join(_RULES)}",
     ),
 ]
 
@@ -346,9 +498,16 @@ class Contract(_Part):
             "pandera": self.pandera,
             "rename": dict(sorted((rename or {}).items())),
         }
+        if any(rule.like is not None and rule.severity != "warn" for rule in self.columns.values()):
+            deciding["patterns"] = PATTERNS_VERSION
         if self.closed:
             deciding["closed"] = sorted(self.ignore)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def kinds(self) -> dict[str, ValueType]:
+        """The type of each column."""
+        return {name: column.kind for name, column in self.columns.items()}
 
     def columns_can_block(self) -> bool:
         """Whether a column's rule may roll a judgement back."""
@@ -394,7 +553,7 @@ def _deciding(part: BaseModel) -> dict[str, Any]:
         mode="json", exclude={"description", "max_rows", "max_ratio", "name"}, exclude_defaults=True
     )
     if isinstance(part, ColumnRule) and part.severity == "warn":
-        for only_counted in ("required", "min", "max", "in_", "regex", "length"):
+        for only_counted in ("required", "min", "max", "in_", "regex", "like", "length"):
             content.pop(only_counted, None)
     # error and block refuse the same rows.
     content.pop("severity", None)
@@ -402,7 +561,7 @@ def _deciding(part: BaseModel) -> dict[str, Any]:
 
 
 def _decides(rule: _Judged) -> bool:
-    return rule.severity != "warn" and not isinstance(rule, RowCountRule)
+    return rule.severity != "warn" and not isinstance(rule, TableRule)
 
 
 def _problems(contract: Contract) -> Any:
@@ -458,13 +617,7 @@ def _rule_problems(contract: Contract) -> Any:
         if rule.check_name() in seen:
             yield where, f"a second rule is called {rule.check_name()!r}; give it a name"
         seen.add(rule.check_name())
-        for name in (
-            rule.unique
-            if isinstance(rule, UniqueRule)
-            else rule.foreign_key
-            if isinstance(rule, ForeignKeyRule)
-            else []
-        ):
+        for name in _own_columns(rule):
             if name not in contract.columns:
                 yield where, f"{name!r} is not a column of this contract"
             elif contract.columns[name].kind.family == "json":
@@ -473,8 +626,32 @@ def _rule_problems(contract: Contract) -> Any:
             from datops_assets.quality.expressions import read_expression
 
             try:
-                read_expression(
-                    rule.expression, {name: column.kind for name, column in contract.columns.items()}
-                )
+                read_expression(rule.expression, contract.kinds)
             except ValueError as error:
                 yield where, str(error)
+        elif isinstance(rule, HoldsRule):
+            from datops_assets.quality.expressions import check_joined
+
+            try:
+                check_joined(rule.holds, contract.kinds, rule.prefix)
+            except ValueError as error:
+                yield where, str(error)
+        elif isinstance(rule, FreshnessRule):
+            column = contract.columns.get(rule.freshness)
+            if column is not None and column.kind.family not in {"date", "timestamp", "timestamptz"}:
+                yield where, f"{rule.freshness!r} is {column.type}, expected a date or a moment"
+
+
+def _own_columns(rule: Rule) -> list[str]:
+    """The columns of this table that a rule names."""
+    if isinstance(rule, UniqueRule):
+        return rule.unique
+    if isinstance(rule, ForeignKeyRule):
+        return rule.foreign_key
+    if isinstance(rule, HoldsRule):
+        return rule.match
+    if isinstance(rule, FreshnessRule):
+        return [rule.freshness]
+    if isinstance(rule, CompareRule):
+        return [*rule.by, *(name for name in (rule.ours[1],) if name is not None)]
+    return []

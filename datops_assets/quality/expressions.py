@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from datops_assets.postgres import lazy_sql
-from datops_assets.quality.types import ValueType
+from datops_assets.quality.types import ValueType, value_type
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -54,7 +54,10 @@ def read_expression(text: str, columns: Mapping[str, ValueType]) -> Expression:
 
     raises  ValueError: what is not allowed, and what is
     """
-    tree = parse_expression(text)
+    return _read(parse_expression(text), columns)
+
+
+def _read(tree: exp.Expression, columns: Mapping[str, ValueType]) -> Expression:
     nodes = list(tree.walk())
     for node in nodes:
         _check_node(node, columns)
@@ -64,6 +67,44 @@ def read_expression(text: str, columns: Mapping[str, ValueType]) -> Expression:
     exact = any(type(node).__name__ in _ARITHMETIC for node in nodes)
     typed = tree.transform(lambda node: _typed_column(node, columns, exact))
     return Expression(typed.transform(_null_instead_of_division_by_zero).sql(dialect="postgres"), names)
+
+
+def read_joined(text: str, columns: Mapping[str, ValueType], other: str) -> Expression:
+    """Read a condition over a row and one of another table, whose columns are `other.column`.
+
+    columns   those of this row by name, and of the other as "other.column"
+    returns   SQL over columns of these names
+    raises    ValueError: what is not allowed, and what is
+    """
+    return _read(_qualified(parse_expression(text), other), columns)
+
+
+def check_joined(text: str, columns: Mapping[str, ValueType], other: str) -> None:
+    """Read a condition over two rows while the other table's columns are not known. Raises ValueError."""
+    theirs = joined_columns(text, other)
+    if not theirs:
+        raise ValueError(f"the condition names no column of the other table, expected {other}.column")
+    unknown = {f"{other}.{name}": value_type("text") for name in theirs}
+    _read(_qualified(parse_expression(text), other), {**columns, **unknown})
+
+
+def joined_columns(text: str, other: str) -> list[str]:
+    """The columns of the other table that a condition over two rows names. Raises ValueError: it cannot be read."""
+    nodes = parse_expression(text).walk()
+    found = [node for node in nodes if type(node).__name__ == "Column" and node.text("table") == other]
+    return list(dict.fromkeys(node.name for node in found))
+
+
+def _qualified(tree: exp.Expression, other: str) -> exp.Expression:
+    """Columns of the other table as plain ones, called "other.column"."""
+    from sqlglot import exp
+
+    def renamed(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Column) and node.table == other:
+            return exp.column(exp.to_identifier(f"{other}.{node.name}", quoted=True))
+        return node
+
+    return tree.transform(renamed)
 
 
 def parse_expression(text: str) -> exp.Expression:

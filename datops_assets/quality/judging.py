@@ -117,7 +117,7 @@ def _judge(
                         subject.version,
                         work.why,
                         rows_total=run.rows_total(),
-                        checks=record.last_checks(conn, number),
+                        checks=run.standing_checks(),
                     )
                 if work.what == "rebuild" and kind != "replay":
                     kind = "rebuild"

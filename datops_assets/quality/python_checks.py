@@ -13,6 +13,7 @@ from datops_assets.quality import formats
 from datops_assets.quality.cleaning import clean_text
 from datops_assets.quality.contract import ColumnRule, Contract, ExpressionRule
 from datops_assets.quality.expressions_python import OnlyInWarehouseError, compile_expression
+from datops_assets.quality.named_patterns import named_pattern
 from datops_assets.quality.row_checks import RowCheck, row_checks
 from datops_assets.quality.types import NotAValueError
 
@@ -100,6 +101,9 @@ def _value_breaks(rule: ColumnRule) -> Iterator[tuple[str, Callable[[Any], bool]
     pattern, length = rule.compiled_regex, rule.length
     if pattern is not None:
         yield "regex", lambda value: not pattern.matches(value)
+    if rule.like is not None:
+        named = named_pattern(rule.like)
+        yield "like", lambda value: not named.matches(value)
     if length is not None:
         low_length, high_length = length.min or 0, length.max if length.max is not None else float("inf")
         yield "length", lambda value: not low_length <= len(value) <= high_length

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composable
 
 from datops_assets.quality.contract import ColumnRule, Contract, ExpressionRule, Scalar, Severity
 from datops_assets.quality.expressions import read_expression
+from datops_assets.quality.named_patterns import named_pattern
 
 LONGEST_KEY_BYTES = 2600
 """A third of a page, less what a row of a btree index needs for itself: PostgreSQL refuses more."""
@@ -132,6 +133,9 @@ def _value_checks(check: object, rule: ColumnRule, typed: Composable) -> Iterato
             "does not match the pattern",
             SQL("{} !~ {}").format(typed, sql.Literal(pattern.postgres)),
         )
+    if rule.like is not None:
+        named = named_pattern(rule.like)
+        yield check("like", f"not {named.noun}", named.fails_sql(typed))
     if rule.length is not None:
         bounds = [
             SQL("length({}) {} {}").format(typed, SQL(sign), sql.Literal(bound))

@@ -14,8 +14,16 @@ from psycopg.sql import SQL, Composable
 
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.quarantine_table import ensure_quarantine_table
-from datops_assets.quality import own_schema, record, set_rules
-from datops_assets.quality.contract import ForeignKeyRule, RowCountRule, UniqueRule
+from datops_assets.quality import own_schema, record, set_rules, table_rules
+from datops_assets.quality.contract import (
+    CompareRule,
+    ForeignKeyRule,
+    FreshnessRule,
+    HoldsRule,
+    RowCountRule,
+    UniqueRule,
+    VolumeRule,
+)
 from datops_assets.quality.delivered import not_delivered, read_delivered
 from datops_assets.quality.judged import (
     CheckResult,
@@ -122,6 +130,11 @@ class Run:
         hit("judge.recorded")
         return judgement
 
+    def standing_checks(self) -> tuple[CheckResult, ...]:
+        """What the last judgement found, which holds where nothing is new, but for what time alone changes."""
+        last = record.last_checks(self.conn, self.number)
+        return table_rules.rechecked(self.conn, self.subject, self.silver.table, last)
+
     def rows_total(self) -> int:
         """Rows in silver before this judgement."""
         known = record.last_rows_total(self.conn, self.number)
@@ -209,8 +222,8 @@ class Run:
             assert row is not None
             _add(self.tally.cleaned, dict(zip(self.query.cleaned(), row, strict=True)))
         for rule in self.subject.contract.rules:
-            if isinstance(rule, ForeignKeyRule) and rule.severity == "warn":
-                _add(self.tally.warned, {rule.check_name(): set_rules.count_orphans(stage, rule)})
+            if isinstance(rule, ForeignKeyRule | HoldsRule) and rule.severity == "warn":
+                _add(self.tally.warned, {rule.check_name(): set_rules.count_failing(stage, rule)})
 
     def _quarantine(self, stage: Stage) -> None:
         """Set aside the rows that are not on the stage, each with all its reasons."""
@@ -291,7 +304,7 @@ class Run:
             if work.what == "rebuild"
             else self.rows_total() + tally.inserted - tally.deleted
         )
-        checks = self._row_results() + self._set_results(rows_total)
+        checks = self._row_results() + self._set_results(rows_total, work.new)
         judgement = Judgement(
             self.subject.label, kind, "judged", self.subject.version, work.why,
             loads=work.new,
@@ -332,7 +345,7 @@ class Run:
             return None
         return not_delivered(name, (column.delivered for column in self.query.delivered.columns))
 
-    def _set_results(self, rows_total: int) -> list[CheckResult]:
+    def _set_results(self, rows_total: int, loads: Sequence[int]) -> list[CheckResult]:
         judged = self.tally.rows_judged
         results = own_schema.results(self.subject, self.tally.reasons, judged)
         for rule in self.subject.contract.rules:
@@ -340,7 +353,14 @@ class Run:
                 results.append(set_rules.check_row_count(rule, rows_total if rule.of == "table" else judged))
             elif isinstance(rule, UniqueRule) and rule.severity == "warn":
                 results.append(set_rules.check_unique(self.conn, self.silver, rule, rows_total))
-            elif isinstance(rule, UniqueRule | ForeignKeyRule):
+            elif isinstance(rule, CompareRule):
+                table = self.silver.table
+                results.append(table_rules.check_compare(self.conn, self.subject, table, rule))
+            elif isinstance(rule, FreshnessRule):
+                results.append(table_rules.check_freshness(self.conn, self.silver.table, rule))
+            elif isinstance(rule, VolumeRule):
+                results.append(table_rules.check_volume(self.conn, self.number, loads, rule))
+            elif isinstance(rule, set_rules.SetRule):
                 failed = self.tally.reasons.get(set_rules.reason_of(rule), 0)
                 failed += self.tally.warned.get(rule.check_name(), 0)
                 results.append(set_rules.check_rows(rule, judged, failed))

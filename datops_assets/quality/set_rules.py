@@ -15,26 +15,26 @@ from psycopg import sql
 from psycopg.sql import SQL, Composable
 
 from datops_assets.errors import DeclarationError
-from datops_assets.postgres.identifiers import silver_table
-from datops_assets.quality.contract import ForeignKeyRule, RowCountRule, UniqueRule
+from datops_assets.quality.contract import ForeignKeyRule, HoldsRule, RowCountRule, UniqueRule
+from datops_assets.quality.expressions import read_joined
 from datops_assets.quality.judged import CheckResult, Subject, threshold_kept
+from datops_assets.quality.references import other_silver, silver_kinds
 from datops_assets.quality.silver import Silver
 from datops_assets.quality.stage import Stage
 
 Connection = psycopg.Connection[Any]
+SetRule = ForeignKeyRule | UniqueRule | HoldsRule
 
 
-def refusing_rules(subject: Subject) -> list[ForeignKeyRule | UniqueRule]:
+def refusing_rules(subject: Subject) -> list[SetRule]:
     """The set rules that set rows aside."""
-    return [
-        rule
-        for rule in subject.contract.rules
-        if isinstance(rule, ForeignKeyRule | UniqueRule) and rule.severity != "warn"
-    ]
+    return [rule for rule in subject.contract.rules if isinstance(rule, SetRule) and rule.severity != "warn"]
 
 
-def reason_of(rule: ForeignKeyRule | UniqueRule) -> str:
+def reason_of(rule: SetRule) -> str:
     """The reason a refused row carries."""
+    if isinstance(rule, HoldsRule):
+        return f"{rule.name or rule.holds}: is false with {rule.references}"
     if isinstance(rule, UniqueRule):
         return f"{', '.join(rule.unique)}: another row has the same"
     return f"{', '.join(rule.foreign_key)}: not in {rule.references}"
@@ -51,7 +51,7 @@ def create_refused(conn: Connection) -> None:
 def refuse(silver: Silver, stage: Stage) -> None:
     """Fill `_refused` by every set rule that sets rows aside."""
     for rule in refusing_rules(silver.subject):
-        failing = orphans(stage, rule) if isinstance(rule, ForeignKeyRule) else _taken(silver, stage, rule)
+        failing = _taken(silver, stage, rule) if isinstance(rule, UniqueRule) else failing_rows(stage, rule)
         stage.conn.execute(
             SQL("insert into _refused select f._load_id, f._row, {} from ({}) as f").format(
                 sql.Literal(reason_of(rule)), failing
@@ -59,9 +59,16 @@ def refuse(silver: Silver, stage: Stage) -> None:
         )
 
 
-def count_orphans(stage: Stage, rule: ForeignKeyRule) -> int:
-    """Rows that a foreign key which only warns does not find."""
-    row = stage.conn.execute(SQL("select count(*) from ({}) as f").format(orphans(stage, rule))).fetchone()
+def failing_rows(stage: Stage, rule: ForeignKeyRule | HoldsRule) -> Composable:
+    """A query of the rows that a rule which looks into another table refuses. Raises DeclarationError."""
+    return orphans(stage, rule) if isinstance(rule, ForeignKeyRule) else breaches(stage, rule)
+
+
+def count_failing(stage: Stage, rule: ForeignKeyRule | HoldsRule) -> int:
+    """Rows that fail such a rule which only warns."""
+    row = stage.conn.execute(
+        SQL("select count(*) from ({}) as f").format(failing_rows(stage, rule))
+    ).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -80,11 +87,15 @@ def check_unique(conn: Connection, silver: Silver, rule: UniqueRule, rows_total:
     return CheckResult(rule.check_name(), ", ".join(rule.unique), rule.severity, rows_total, row[0], kept)
 
 
-def check_rows(rule: UniqueRule | ForeignKeyRule, rows_judged: int, rows_failed: int) -> CheckResult:
+def check_rows(rule: SetRule, rows_judged: int, rows_failed: int) -> CheckResult:
     """Compare the rows a rule refused or warned of with its threshold."""
-    columns = rule.unique if isinstance(rule, UniqueRule) else rule.foreign_key
+    columns = rule.unique if isinstance(rule, UniqueRule) else _referring_columns(rule)
     kept = threshold_kept(rows_failed, rows_judged, rule.max_rows, rule.max_ratio)
     return CheckResult(rule.check_name(), ", ".join(columns), rule.severity, rows_judged, rows_failed, kept)
+
+
+def _referring_columns(rule: ForeignKeyRule | HoldsRule) -> list[str]:
+    return rule.foreign_key if isinstance(rule, ForeignKeyRule) else rule.match
 
 
 def check_row_count(rule: RowCountRule, rows: int) -> CheckResult:
@@ -105,25 +116,43 @@ def orphans(stage: Stage, rule: ForeignKeyRule) -> Composable:
 
     raises  DeclarationError: the other table has no silver, or is this one
     """
-    subject = stage.query.subject
-    source, _, table = rule.references.rpartition(".")
-    other = silver_table(source or subject.source, table)
-    if other == subject.silver:
-        raise DeclarationError(
-            [f"{subject.label}: {rule.check_name()} refers to the table itself, expected another table"]
-        )
-    if stage.conn.execute("select to_regclass(%s)", (other.as_string(stage.conn),)).fetchone() == (None,):
-        raise DeclarationError(
-            [
-                f"{subject.label}: {rule.check_name()} refers to {rule.references}, which has no"
-                f" silver yet; judge it first"
-            ]
-        )
-    here, there = _identifiers(rule.foreign_key), _identifiers(rule.columns)
-    same = SQL(" and ").join(SQL("o.{} = c.{}").format(b, a) for a, b in zip(here, there, strict=True))
+    other = other_silver(stage.conn, stage.query.subject, rule)
     return SQL(
         "select c._load_id, c._row from {} as c where {} and not exists (select from {} as o where {})"
-    ).format(stage.table, _all_present(here), other, same)
+    ).format(
+        stage.table,
+        _all_present(_identifiers(rule.foreign_key)),
+        other,
+        _same(rule.foreign_key, rule.columns),
+    )
+
+
+def breaches(stage: Stage, rule: HoldsRule) -> Composable:
+    """A query of the rows for which a condition over them and their row in the other table is false.
+
+    raises  DeclarationError: the other table has no silver, or is this one, or lacks a column of the condition
+    """
+    subject = stage.query.subject
+    other = other_silver(stage.conn, subject, rule)
+    theirs = silver_kinds(stage.conn, other)
+    kinds = {**subject.contract.kinds, **{f"{rule.prefix}.{name}": kind for name, kind in theirs.items()}}
+    try:
+        condition = read_joined(rule.holds, kinds, rule.prefix)
+    except ValueError as error:
+        raise DeclarationError([f"{subject.label}: {rule.check_name()}: {error}"]) from error
+    joined = SQL(", ").join(
+        SQL("o.{} as {}").format(sql.Identifier(name), sql.Identifier(f"{rule.prefix}.{name}"))
+        for name in theirs
+        if f"{rule.prefix}.{name}" in condition.columns
+    )
+    return SQL(
+        "select distinct j._load_id, j._row from (select c.*, {} from {} as c join {} as o on {}) as j where not {}"
+    ).format(joined, stage.table, other, _same(rule.match, rule.columns), condition.sql)
+
+
+def _same(ours: Sequence[str], theirs: Sequence[str]) -> Composable:
+    pairs = zip(_identifiers(theirs), _identifiers(ours), strict=True)
+    return SQL(" and ").join(SQL("o.{} = c.{}").format(their, our) for their, our in pairs)
 
 
 def _taken(silver: Silver, stage: Stage, rule: UniqueRule) -> Composable:

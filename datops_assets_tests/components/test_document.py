@@ -224,7 +224,7 @@ def test_foreign_keys_in_a_circle_are_refused(tmp_path):
         '        total: {type: "numeric(12,2)", min: 0}\n'
         "      rules:\n        - {foreign_key: [order_id], references: items, columns: [order_id]}\n",
     )
-    assert "its foreign keys lead back to itself" in problems(tmp_path, circle)[0]
+    assert "its rules lead back to itself" in problems(tmp_path, circle)[0]
 
 
 def test_referenced_tables_come_first(tmp_path):

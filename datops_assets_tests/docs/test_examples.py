@@ -63,6 +63,15 @@ def test_every_stream_document_shown_is_valid(block, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b.language == "yaml" and b.text.startswith("contract:")], ids=str
+)
+def test_every_contract_shown_is_valid(block):
+    from datops_assets.quality import Contract
+
+    assert Contract.model_validate(yaml.safe_load(block.text)["contract"]).columns
+
+
+@pytest.mark.parametrize(
     "page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name
 )
 def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):

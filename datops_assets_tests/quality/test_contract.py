@@ -29,7 +29,7 @@ def column(**parts: Any) -> list[tuple[str, str]]:
         ({"type": "integer", "min": "x"}, "columns.c.min", "not a whole number (integer)"),
         ({"type": "text", "in": [True]}, "columns.c.in", "a bare yes, no, on or off is a boolean in YAML"),
         ({"type": "text", "regex": "a*?"}, "columns.c.regex", "a repeat of a repeat"),
-        ({"type": "integer", "regex": "a"}, "columns.c", "regex and length are for text"),
+        ({"type": "integer", "regex": "a"}, "columns.c", "regex, like and length are for text"),
         (
             {"type": "integer", "formats": ["%Y"]},
             "columns.c.formats",
@@ -79,7 +79,11 @@ def test_problems_between_parts_are_told_all_at_once_with_their_places() -> None
 
 def test_a_rule_of_no_kind_is_told_the_kinds() -> None:
     assert problems(columns={"a": {"type": "text"}}, rules=[{"foo": 1}]) == [
-        ("rules.0", "not a rule, expected exactly one of: expression, unique, foreign_key, row_count")
+        (
+            "rules.0",
+            "not a rule, expected exactly one of: expression, unique, foreign_key, row_count, holds, compare,"
+            " freshness, volume",
+        )
     ]
 
 
