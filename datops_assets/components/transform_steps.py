@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel
 
 from datops_assets.components.plugins import PluginError, find_plugin, installed_plugins
 from datops_assets.transform import BUILT_IN, Step, StepDocument
 
-__all__ = ["GROUP", "StepDocument", "find_step", "step_names"]
+__all__ = ["GROUP", "StepDocument", "add_plugins", "find_step", "step_names"]
 
 GROUP = "datops.transforms"
 
@@ -34,6 +36,20 @@ def find_step(word: str) -> type[Step] | None:
     ):
         raise PluginError(f"the plug-in {word!r} of {GROUP} is no Step called {word!r}; tell its author")
     return found
+
+
+def add_plugins(parts: dict[str, Any]) -> None:
+    """Add the steps of plug-ins to the definitions of a JSON schema; those that do not load stay out."""
+    fields = parts["StepDocument"]["properties"]
+    parts["StepDocument"]["additionalProperties"] = False
+    for plugin in installed_plugins(GROUP):
+        if plugin.name in fields:
+            continue
+        with suppress(PluginError):
+            step: Any = find_step(plugin.name)
+            schema = step.model_json_schema(ref_template="#/$defs/{model}")
+            parts.update(schema.pop("$defs", {}))
+            fields[plugin.name] = schema
 
 
 def _for_documents(word: str) -> type[Step] | None:

@@ -5,6 +5,7 @@ The names are looked up when they are asked for, so that a command without a sou
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -61,8 +62,14 @@ def document_schema() -> dict[str, Any]:
     """The JSON schema of a pipeline document, whatever its source, for editors."""
     from pydantic.json_schema import models_json_schema
 
-    wanted = [(document_model(name), "validation") for name in source_kinds()]
+    from datops_assets.components.transform_steps import add_plugins
+
+    wanted = []
+    for name in source_kinds():
+        with suppress(PluginError):  # one that does not load is named by `datops plugins list`
+            wanted.append((document_model(name), "validation"))
     references, parts = models_json_schema(wanted)  # type: ignore[arg-type]
+    add_plugins(parts["$defs"])
     return {"title": "PipelineDocument", "anyOf": list(references.values()), **parts}
 
 

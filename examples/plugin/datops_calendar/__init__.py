@@ -1,0 +1,1 @@
+"""A sample plug-in of datops: the source kind `calendar` and the step `classify`."""
