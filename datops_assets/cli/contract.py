@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datops_assets.cli.output import Json, say_json, say_table
 from datops_assets.cli.selection import Config, TableName, table_of
 from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datops_assets.components.document import TableDocument
 
 app = typer.Typer(help="Contracts: what silver demands of a table.", no_args_is_help=True)
 
@@ -29,7 +32,10 @@ def test(
     rows: Annotated[int, typer.Option(min=1, help="At most this many records of each file.")] = 10_000,
     as_json: Json = False,
 ) -> None:
-    """Judge sample files by the contract's row rules, without a warehouse. Exit 1 when a record fails."""
+    """Run the unit tests of a contract (`tests:`), or judge sample files by its row rules; no warehouse is needed.
+
+    Where the table has tests and no files are named, only the tests run. Exit 1 when a test or a record fails.
+    """
     from datops_assets.components.samples import judge_samples
     from datops_assets.config.settings import read_settings
 
@@ -37,6 +43,9 @@ def test(
     document, name = table_of(settings, table, config)
     if document.tables[name].contract is None:
         raise DeclarationError([f"{table} has no contract to test; add `contract:` and validate"])
+    if document.tables[name].tests and not files:
+        _say_tests(table, document.tables[name], as_json)
+        return
     verdict = judge_samples(document, name, settings.project_root, files or [], rows)
     if as_json:
         say_json(verdict.as_dict())
@@ -55,6 +64,27 @@ def test(
         for sentence in verdict.not_judged:
             typer.echo(f"not judged here: {sentence}")
     if verdict.failing:
+        raise typer.Exit(1)
+
+
+def _say_tests(label: str, table: TableDocument, as_json: bool) -> None:
+    """Run a table's tests and say how they went. Exit 1 when one does not hold."""
+    from datops_assets.quality import run_contract_tests
+
+    assert table.contract is not None
+    results = run_contract_tests(table.contract, table.tests, table.rename)
+    failed = [result for result in results if not result.holds]
+    if as_json:
+        tests = [
+            {"name": result.name, "holds": result.holds, "problems": result.problems} for result in results
+        ]
+        say_json({"table": label, "tests": tests})
+    else:
+        typer.echo(f"{label}: {len(results) - len(failed)} of {len(results)} test(s) hold")
+        for result in failed:
+            for problem in result.problems:
+                typer.echo(f"{result.name}: {problem}")
+    if failed:
         raise typer.Exit(1)
 
 

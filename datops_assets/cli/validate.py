@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datops_assets.cli.output import Json, say_json
 from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datops_assets.components.documents import LoadedDocument
 
 
 def validate(
@@ -19,6 +22,7 @@ def validate(
     schema: Annotated[
         Path | None, typer.Option(help="Also write the JSON schema of a pipeline document here, for editors.")
     ] = None,
+    tests: Annotated[bool, typer.Option("--tests", help="Also run the contracts' unit tests.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
@@ -38,22 +42,40 @@ def validate(
         read_streams(root, folders + of_streams) if folders + of_streams or not given else ([], [])
     )
     declared.problems.extend(problems)
+    problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
     if as_json:
         say_json(
             {
-                "valid": not declared.problems,
-                "problems": declared.problems,
+                "valid": not problems,
+                "problems": problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
                 "streams": [loaded.document.stream for loaded in streams],
             }
         )
-    if declared.problems:
+    if problems:
         if as_json:
             raise typer.Exit(2)
-        raise DeclarationError(declared.problems)
+        raise DeclarationError(problems)
     if not as_json:
         tables = sum(len(loaded.document.tables) for loaded in declared.documents)
         typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")
         if streams:
             followed = sum(len(loaded.document.tables) for loaded in streams)
             typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")
+
+
+def _failed_tests(documents: list[LoadedDocument]) -> list[str]:
+    """A line for each problem of each test that does not hold."""
+    from datops_assets.quality import run_contract_tests
+
+    problems = []
+    for loaded in documents:
+        for name, table in loaded.document.tables.items():
+            if table.contract is None:
+                continue
+            for place, result in enumerate(run_contract_tests(table.contract, table.tests, table.rename)):
+                where: list[str | int] = ["tables", name, "tests", place]
+                problems += [
+                    loaded.source.problem(where, f"{result.name}: {what}") for what in result.problems
+                ]
+    return problems

@@ -20,7 +20,7 @@ from datops_assets.components.texts import Asset, Cron, Day, Name, Owner, Pool, 
 from datops_assets.components.transform_steps import StepDocument
 from datops_assets.components.yaml_source import PARTS_ERROR
 from datops_assets.postgres.names import LONGEST_NAME_BYTES
-from datops_assets.quality import Contract, ReferringRule
+from datops_assets.quality import Contract, ContractTest, ReferringRule
 from datops_assets.quality.contract import Disposition
 from datops_assets.transform import Input
 
@@ -102,6 +102,9 @@ class TableDocument(Part):
         description="What columns other than the known ones do: see [below](#what-schema-means).",
     )
     contract: Contract | None = None
+    tests: list[ContractTest] = Field(
+        default_factory=list, description="Unit tests of the contract: `datops contract test` runs them."
+    )
     description: str | None = None
     owners: list[Owner] = Field(default_factory=list)
     tags: Tags = Field(default_factory=dict)
@@ -137,6 +140,8 @@ class TableDocument(Part):
     def _known_columns(self) -> TableDocument:
         if self.schema_policy == "quarantine" and self.contract is None:
             raise ValueError("schema: quarantine has no columns to go by, expected a `contract:`")
+        if self.tests and self.contract is None:
+            raise ValueError("tests: there is nothing to test, expected a `contract:`")
         return self
 
     @model_validator(mode="after")

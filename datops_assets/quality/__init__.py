@@ -26,6 +26,7 @@ from datops_assets.quality.contract import (
     UniqueRule,
     VolumeRule,
 )
+from datops_assets.quality.contract_tests import ContractTest, ContractTestResult, run_contract_tests
 
 if TYPE_CHECKING:
     from datops_assets.quality.delivered import column_origins
@@ -50,6 +51,8 @@ __all__ = [
     "ColumnSchema",
     "CompareRule",
     "Contract",
+    "ContractTest",
+    "ContractTestResult",
     "ExpressionRule",
     "ForeignKeyRule",
     "FreshnessRule",
@@ -76,6 +79,7 @@ __all__ = [
     "quality_score",
     "rebuild_table",
     "replay_quarantine",
+    "run_contract_tests",
     "show_quarantine",
     "test_contract",
 ]

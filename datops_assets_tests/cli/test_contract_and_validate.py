@@ -69,7 +69,8 @@ def test_contract_test_of_a_broken_file_is_one_sentence(shop):
 
 def test_validate_finds_a_good_document_good(shop):
     assert shop.datops("validate", "pipeline.yaml").stdout == "1 pipeline(s) with 3 table(s) are valid\n"
-    assert shop.json("validate", "pipeline.yaml") == {"valid": True, "problems": [], "pipelines": ["store"]}
+    found = shop.json("validate", "pipeline.yaml")
+    assert (found["valid"], found["problems"], found["pipelines"]) == (True, [], ["store"])
     assert "shop" in shop.json("validate")["pipelines"]
 
 
@@ -182,3 +183,34 @@ def test_an_empty_variable_counts_as_not_set(shop, monkeypatch):
     shop.declare("path: landing", "path: '${NO_SUCH}/landing'")
     said = shop.datops("validate", "pipeline.yaml", expect=2).stderr
     assert said.startswith("pipeline.yaml:3: source.path: the variable NO_SUCH is not set")
+
+
+TESTED = """\
+    tests:
+      - {name: a good one, given: {order_id: 1, total: 2}, expect: passes}
+      - {name: no money back, given: {order_id: 1, total: -2}, expect: ["total: below the minimum"]}
+  notes:
+"""
+
+
+def test_contract_test_runs_the_tests_beside_the_contract(shop):
+    shop.declare("  notes:\n", TESTED)
+    said = shop.datops("contract", "test", "store.orders", *CONFIG).stdout
+    assert said == "store.orders: 2 of 2 test(s) hold\n"
+    assert shop.json("validate", "pipeline.yaml", "--tests")["valid"]
+
+
+def test_a_test_that_does_not_hold_is_named_with_its_line(shop):
+    shop.declare("  notes:\n", TESTED.replace("total: -2", "total: 2"))
+    said = shop.datops("contract", "test", "store.orders", *CONFIG, expect=1).stdout
+    assert "1 of 2 test(s) hold\nno money back: lacks the reason total: below the minimum\n" in said
+    assert shop.json("validate", "pipeline.yaml")["valid"]
+    said = shop.datops("validate", "pipeline.yaml", "--tests", expect=2).stderr
+    assert said.startswith("pipeline.yaml:27: tables.orders.tests.1: no money back: lacks the reason")
+
+
+def test_tests_need_a_contract(shop):
+    shop.declare(
+        "    files: notes/*.jsonl\n", "    files: notes/*.jsonl\n" + TESTED.removesuffix("  notes:\n")
+    )
+    assert "tests: there is nothing to test" in shop.datops("validate", "pipeline.yaml", expect=2).stderr
