@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 ENVIRONMENT := .venv/.synced
-PACKAGES := datops_assets datops_assets_tests benchmarks docs setup.py
+PACKAGES := datops_assets datops_assets_tests benchmarks docs examples setup.py
 ARGS :=
 ONLY :=
 PORT := 3000

@@ -95,13 +95,25 @@ def read_aside(project_root: Path, path: Path) -> Declared:
     not when `path` is the very file that declares it.
     """
     aside = read_declared(project_root, [path])
-    own = {file.resolve() for file in _files([path], [])}
-    declared = []
+    return Declared(
+        aside.documents, aside.problems + check_aside(project_root, aside.documents, _files([path], []))
+    )
+
+
+def check_aside(
+    project_root: Path, documents: Sequence[LoadedDocument], files: Sequence[Path] = ()
+) -> list[str]:
+    """What of documents that are not part of the project collides with it.
+
+    files     where they come from, so that the project's own is not held against itself
+    """
+    own = {file.resolve() for file in files}
+    declared: list[LoadedDocument] = []
     for file in _files([defs_folder()], []):
         if file.resolve() not in own:
             with suppress(DeclarationError):  # said by whoever asks for the project
                 declared += read_documents(file, project_root)
-    return Declared(aside.documents, aside.problems + check_beside(aside.documents, declared))
+    return check_beside(documents, declared)
 
 
 def _files(

@@ -54,7 +54,11 @@ def read_documents(path: Path, project_root: Path) -> list[LoadedDocument]:
 
     raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
     """
-    source = read_yaml(path, shown_as=_shown(path, project_root))
+    return documents_of(read_yaml(path, shown_as=_shown(path, project_root)))
+
+
+def documents_of(source: YamlSource) -> list[LoadedDocument]:
+    """The documents of a parsed file, wherever its text came from. Raises DeclarationError."""
     if isinstance(source.values, dict) and "source_systems" in source.values:
         return _read_bare(source)
     document = validate(source, _model_of(source))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datops_assets.components.catalogue import Catalogue
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.sources import declared_table, open_source
+from datops_assets.components.transform_statements import declared_version, transform_order
 
 if TYPE_CHECKING:
     from datops_assets.quality import JudgementPlan
@@ -27,7 +28,25 @@ def plan_pipeline(catalogue: Catalogue, document: PipelineDocument) -> list[Row]
         if document.tables[name].contract is not None:
             coming = sum(row["count"] for row in loads if row["what"] in ("load", "compare"))
             rows.append(_planned_judgement(catalogue, document, name, coming))
-    return rows
+    return rows + [_planned_build(catalogue, document, name) for name in transform_order(document)]
+
+
+def _planned_build(catalogue: Catalogue, document: PipelineDocument, name: str) -> Row:
+    """A transformation is built by every run."""
+    found = catalogue.conn.execute(_LAST_BUILD, (document.pipeline, name)).fetchone()
+    why = "every run builds it anew"
+    if found is None:
+        why = "it was never built"
+    elif found[0] != declared_version(document, name):
+        why = "its declaration changed"
+    label = f"{document.pipeline}.{name}"
+    return {"table": label, "step": "transform", "what": "build", "count": 0, "why": why}
+
+
+_LAST_BUILD = """
+select version, rows, built_at from datops.builds join datops.tables using (table_id)
+where source = %s and name = %s order by build_id desc limit 1
+"""
 
 
 def _planned_loads(catalogue: Catalogue, document: PipelineDocument, name: str) -> list[Row]:
@@ -138,6 +157,7 @@ def pipeline_status(catalogue: Catalogue, document: PipelineDocument) -> list[Ro
     Each row also has the pipeline's score: the tables' scores, weighted by their rows in bronze.
     """
     rows = [_status(catalogue, document, name) for name in document.tables]
+    rows += [_status_of_build(catalogue, document, name) for name in transform_order(document)]
     score = pipeline_score(rows)
     return [{**row, "pipeline_score": score} for row in rows]
 
@@ -167,6 +187,24 @@ def _status(catalogue: Catalogue, document: PipelineDocument, name: str) -> Row:
         "quarantined": count_waiting(catalogue.conn, document.pipeline, name),
         "score": status.score,
         "refused_files": status.refused_files,
+    }
+
+
+def _status_of_build(catalogue: Catalogue, document: PipelineDocument, name: str) -> Row:
+    """A transformation has no bronze, no quarantine and no score."""
+    found = catalogue.conn.execute(_LAST_BUILD, (document.pipeline, name)).fetchone()
+    state = "never built" if found is None else "ok"
+    if found is not None and found[0] != declared_version(document, name):
+        state = "behind"
+    return {
+        "table": f"{document.pipeline}.{name}",
+        "state": state,
+        "last_load": found[2] if found else None,
+        "bronze_rows": 0,
+        "silver_rows": found[1] if found else None,
+        "quarantined": 0,
+        "score": None,
+        "refused_files": 0,
     }
 
 
