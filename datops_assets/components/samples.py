@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.document import PipelineDocument, TableDocument
-from datops_assets.components.sources import declared_table
+from datops_assets.components.sources import declared_table, open_source
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from datops_assets.ingestion import FileTable, Unit
+    from datops_assets.ingestion import Delivery, FileTable, Source, Unit
     from datops_assets.ingestion.records import DeliveredRecord
     from datops_assets.quality import Contract
 
@@ -72,10 +72,12 @@ def judge_samples(
                 f" datops pipeline run {document.pipeline} --table {name} --sample 1000 --into try_out"
             ]
         )
-    units = [_unit(table, file) for file in files] or [_newest(table)]
     tally = _Tally()
-    for unit in units:
-        _judge_file(spec, table, unit, rows, tally)
+    with _source(document, project_root, files) as source:
+        units = [_unit(table, file) for file in files] or [_newest(table, source)]
+        for unit in units:
+            with source.open(unit) as delivery:
+                _judge_file(spec, table, unit, delivery, rows, tally)
     return SampleVerdict(
         table=f"{document.pipeline}.{name}",
         files=[unit.path for unit in units],
@@ -120,18 +122,18 @@ class _Tally:
         self.reasons.update(reasons)
 
 
-def _judge_file(spec: TableDocument, table: FileTable, unit: Unit, rows: int, tally: _Tally) -> None:
-    from datops_assets.ingestion import FileSource
+def _judge_file(
+    spec: TableDocument, table: FileTable, unit: Unit, delivery: Delivery, rows: int, tally: _Tally
+) -> None:
     from datops_assets.ingestion.records import read_records
     from datops_assets.quality import test_contract
 
     assert spec.contract is not None
     unreadable: list[tuple[Texts, list[str]]] = []
-    with FileSource().open(unit) as delivery:
-        records = islice(read_records(delivery, table, unit), rows)
-        trial = test_contract(
-            spec.contract, _texts(records, spec, tally, unreadable), rename=spec.rename, path=unit.path
-        )
+    records = islice(read_records(delivery, table, unit), rows)
+    trial = test_contract(
+        spec.contract, _texts(records, spec, tally, unreadable), rename=spec.rename, path=unit.path
+    )
     tally.failing += trial.failing
     tally.warned += trial.warned
     tally.reasons.update(trial.reasons)
@@ -217,6 +219,13 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(member)
 
 
+def _source(document: PipelineDocument, project_root: Path, files: Sequence[Path]) -> Source[FileTable]:
+    """Where the samples are: on this machine where they are named."""
+    from datops_assets.ingestion import FileSource
+
+    return FileSource() if files else open_source(document, project_root)
+
+
 def _unit(table: FileTable, file: Path) -> Unit:
     from datops_assets.ingestion.listing import fingerprint
     from datops_assets.ingestion.source import Unit
@@ -233,10 +242,8 @@ def _unit(table: FileTable, file: Path) -> Unit:
     )
 
 
-def _newest(table: FileTable) -> Unit:
-    from datops_assets.ingestion import FileSource
-
-    ready = [unit for unit in FileSource().list_units(table) if unit.waiting is None and unit.format]
+def _newest(table: FileTable, source: Source[FileTable]) -> Unit:
+    ready = [unit for unit in source.list_units(table) if unit.waiting is None and unit.format]
     if not ready:
         nothing = f"{table.label} has no file {table.pattern} below {table.root} yet"
         raise DeclarationError([f"{nothing}, expected one, or the name of a sample file"])

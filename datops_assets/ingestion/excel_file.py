@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 from datops_assets.errors import DatopsError
 from datops_assets.ingestion.source import TextDelivery, Unit
@@ -38,15 +38,16 @@ class ExcelText(TextDelivery):
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the rows as CSV, UTF-8; empty rows are left out."""
-        try:
-            self._require_bounded()
-            book = self._openpyxl.load_workbook(self._path, read_only=True, data_only=True)
-        except Exception as error:
-            raise self._damaged(error) from None
-        try:
-            yield from self._lines(self._sheet(book))
-        finally:
-            book.close()
+        with self._path.open("rb") as file:  # its name need not end in .xlsx
+            try:
+                self._require_bounded(file)
+                book = self._openpyxl.load_workbook(file, read_only=True, data_only=True)
+            except Exception as error:
+                raise self._damaged(error) from None
+            try:
+                yield from self._lines(self._sheet(book))
+            finally:
+                book.close()
 
     def content_hash(self) -> str:
         """Return the hash of the workbook."""
@@ -98,9 +99,9 @@ class ExcelText(TextDelivery):
                 return
             yield fields
 
-    def _require_bounded(self) -> None:
+    def _require_bounded(self, file: IO[bytes]) -> None:
         """Refuse a workbook whose texts alone would fill the memory: they are read as a whole."""
-        with zipfile.ZipFile(self._path) as container:
+        with zipfile.ZipFile(file) as container:
             sizes = [
                 info.file_size
                 for info in container.infolist()

@@ -48,7 +48,7 @@ class FileSource(Source[FileTable]):
         except DatopsError as error:
             return Reachability(False, str(error))
         count = f"{found} file(s) match" if found else "no file matches"
-        return Reachability(True, f"{count} {table.pattern} below {table.root}")
+        return Reachability(True, f"{count} {', '.join(table.patterns)} below {table.root}")
 
     def list_units(self, table: FileTable, watermark: str | None = None) -> Sequence[Unit]:
         """List the files by partition, then by path as a person would sort it (2 before 10)."""
@@ -147,7 +147,7 @@ class FileBytes(TextDelivery):
         try:
             if packing == "zip":
                 # Its list of members stands at its end; the hash goes over the bytes in order.
-                with self._store.open(self._unit) as file:
+                with self._store.local_path(self._unit).open("rb") as file:
                     yield from zip_member(file, self._unit.declared.member if self._unit.declared else None)
             else:
                 yield from unpacked(raw, packing)

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from datops_assets.ingestion.source import Unit
@@ -22,9 +22,34 @@ UNFINISHED_ENDINGS = (".tmp", ".part", ".partial", ".crdownload", "~")
 def list_files(table: FileTable, now: float) -> list[Unit]:
     """List the files by partition, then by path as a person would sort it (2 before 10)."""
     folder = _Folder(table, now)
-    found = [unit for path in folder.root.glob(table.pattern) if (unit := folder.look_at(path)) is not None]
-    units = [*_without_used_folders(found), *folder.closed()]
+    paths = dict.fromkeys(path for pattern in table.patterns for path in folder.root.glob(pattern))
+    found = [unit for path in paths if (unit := folder.look_at(path)) is not None]
+    return in_load_order([*_without_used_folders(found), *folder.closed()])
+
+
+def in_load_order(units: Iterable[Unit]) -> list[Unit]:
+    """Sort by partition, then by path as a person would."""
     return sorted(units, key=lambda unit: (unit.partition_key or "", natural_order(unit.path)))
+
+
+def why_waiting(
+    table: FileTable, name: str, age_s: float | None, is_there: Callable[[str], bool]
+) -> str | None:
+    """Say why a file is not to be taken yet; None when it is complete.
+
+    age_s      seconds since its last change; None: nobody knows
+    is_there   whether a file of this name lies beside it
+    """
+    landing = table.landing
+    if name.endswith(UNFINISHED_ENDINGS):
+        return "its name says that it is still being written"
+    if age_s is not None and age_s < landing.stable_for_s:
+        return f"changed {max(age_s, 0):.0f} s ago, taken after {landing.stable_for_s:g} s without a change"
+    if landing.done_marker is not None:
+        expected = landing.done_marker.replace("{name}", name)
+        if not is_there(expected):
+            return f"its done-marker {expected} is not there yet"
+    return None
 
 
 def natural_order(path: str) -> list[tuple[int, int, str]]:
@@ -61,7 +86,7 @@ class _Folder:
         """Return what stands at a path; None where it is none of ours, or vanished since the listing."""
         below = path.relative_to(self.root).as_posix()
         hidden = any(part.startswith(".") for part in PurePosixPath(below).parts)
-        if hidden or _is_marker(path.name, self._table):
+        if hidden or is_marker(path.name, self._table):
             return None
         try:
             status = path.lstat()
@@ -81,9 +106,13 @@ class _Folder:
 
     def closed(self) -> list[Unit]:
         """Return the folders that nobody may look into: a glob passes over them in silence."""
-        above = PurePosixPath(self._table.pattern).parent.as_posix()
-        folders = [self.root, *(self.root.glob(above) if above != "." else ())]
-        shut = [path for path in folders if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)]
+        above = {PurePosixPath(pattern).parent.as_posix() for pattern in self._table.patterns} - {"."}
+        folders = [self.root, *(path for pattern in sorted(above) for path in self.root.glob(pattern))]
+        shut = [
+            path
+            for path in dict.fromkeys(folders)
+            if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
+        ]
         return [
             self._unit(path, f"{path.relative_to(self.root).as_posix()}/", path.stat(), _CLOSED)
             for path in shut
@@ -99,7 +128,12 @@ class _Folder:
             fingerprint=fingerprint(status),
             partition_key=self._table.partition.key_of(below) if self._table.partition else None,
             location=str(path),
-            waiting=self._waiting(path, status),
+            waiting=why_waiting(
+                self._table,
+                path.name,
+                self._now - status.st_mtime,
+                lambda name: path.with_name(name).exists(),
+            ),
             refused=refused,
             declared=self._table,
         )
@@ -122,22 +156,7 @@ class _Folder:
 
     def _is_file_expected(self) -> bool:
         """Whether the pattern names an ending, as folders have none."""
-        return "." in PurePosixPath(self._table.pattern).name
-
-    def _waiting(self, path: Path, status: os.stat_result) -> str | None:
-        landing = self._table.landing
-        if path.name.endswith(UNFINISHED_ENDINGS):
-            return "its name says that it is still being written"
-        age_s = self._now - status.st_mtime
-        if age_s < landing.stable_for_s:
-            return (
-                f"changed {max(age_s, 0):.0f} s ago, taken after {landing.stable_for_s:g} s without a change"
-            )
-        if landing.done_marker is not None:
-            expected = path.with_name(landing.done_marker.replace("{name}", path.name))
-            if not expected.exists():
-                return f"its done-marker {expected.name} is not there yet"
-        return None
+        return all("." in PurePosixPath(pattern).name for pattern in self._table.patterns)
 
 
 _CLOSED = "is a folder that cannot be looked into; check its permissions"
@@ -156,6 +175,7 @@ def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def _is_marker(name: str, table: FileTable) -> bool:
+def is_marker(name: str, table: FileTable) -> bool:
+    """Return whether a file only says that another one is complete."""
     marker = table.landing.done_marker
     return marker is not None and fnmatch.fnmatchcase(name, marker.replace("{name}", "*"))

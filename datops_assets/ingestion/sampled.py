@@ -6,19 +6,18 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from datops_assets.errors import FileChangedError
 from datops_assets.ingestion.csv_records import CsvRecords
 from datops_assets.ingestion.csv_text import delivered_bytes, is_utf8, open_csv, transcoded
+from datops_assets.ingestion.files import FileSource
 from datops_assets.ingestion.fixed_width import open_fixed
 from datops_assets.ingestion.json_lines import Line, split_lines
 from datops_assets.ingestion.json_text import ArrayElements, Element
-from datops_assets.ingestion.listing import fingerprint
 from datops_assets.ingestion.packed import CHUNK_BYTES
 from datops_assets.ingestion.source import ArrowDelivery, Delivery, Reachability, Source, TextDelivery, Unit
 from datops_assets.ingestion.tables import FileTable, SourceTable
@@ -53,9 +52,9 @@ class Sampled(Source[TableT]):
         """Open a unit for one pass over its first records."""
         delivery = self._source.open(unit)
         if isinstance(delivery, ArrowDelivery) and unit.fingerprint is not None:
-            return _SampledBatches(delivery, unit, self._rows)
+            return _SampledBatches(self._source, delivery, unit, self._rows)
         if isinstance(delivery, TextDelivery) and isinstance(self._table, FileTable):
-            return _SampledText(delivery, self._table, unit, self._rows)
+            return _SampledText(self._source, delivery, self._table, unit, self._rows)
         return delivery  # a source whose units have no bytes of their own stops after `most_rows` itself
 
     def sketch(self, table: TableT) -> list[str]:
@@ -67,7 +66,8 @@ class Sampled(Source[TableT]):
 
 
 class _SampledBatches(ArrowDelivery):
-    def __init__(self, delivery: ArrowDelivery, unit: Unit, rows: int) -> None:
+    def __init__(self, source: Source[Any], delivery: ArrowDelivery, unit: Unit, rows: int) -> None:
+        self._source = source
         self._delivery = delivery
         self._unit = unit
         self._rows = rows
@@ -85,7 +85,7 @@ class _SampledBatches(ArrowDelivery):
 
     def content_hash(self) -> str:
         """A whole file need not be read to tell its sample from others."""
-        _require_unchanged(self._unit)
+        _require_unchanged(self._source, self._unit)
         return hashlib.sha256(f"{self._unit.path}:{self._unit.fingerprint}:{self._rows}".encode()).hexdigest()
 
     def close(self) -> None:
@@ -93,7 +93,10 @@ class _SampledBatches(ArrowDelivery):
 
 
 class _SampledText(TextDelivery):
-    def __init__(self, delivery: TextDelivery, table: FileTable, unit: Unit, rows: int) -> None:
+    def __init__(
+        self, source: Source[Any], delivery: TextDelivery, table: FileTable, unit: Unit, rows: int
+    ) -> None:
+        self._source = source
         self._delivery = delivery
         self._table = table
         self._unit = unit
@@ -108,7 +111,7 @@ class _SampledText(TextDelivery):
     def content_hash(self) -> str:
         for _ in self._sample:
             pass
-        _require_unchanged(self._unit)
+        _require_unchanged(self._source, self._unit)
         return self._digest.hexdigest()
 
     def close(self) -> None:
@@ -187,10 +190,10 @@ def _first(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
             return
 
 
-def _require_unchanged(unit: Unit) -> None:
+def _require_unchanged(source: Source[Any], unit: Unit) -> None:
+    if not isinstance(source, FileSource):
+        return
     try:
-        same = fingerprint(Path(unit.location).stat()) == unit.fingerprint
-    except FileNotFoundError:
-        same = False
-    if not same:
-        raise FileChangedError(f"{unit.path} changed while it was read; try it out again")
+        source.require_unchanged(unit)
+    except FileChangedError:
+        raise FileChangedError(f"{unit.path} changed while it was read; try it out again") from None

@@ -176,6 +176,7 @@ class FileTable(SourceTable):
     root: Path | str
     """A folder of this machine, or a URL."""
     pattern: str
+    """Glob below the root; several stand one a line."""
     format: Format | None = None
     csv: CsvOptions = CsvOptions()
     records: str | None = None
@@ -188,6 +189,11 @@ class FileTable(SourceTable):
     landing: Landing = Landing()
     changed_file: ChangedFile = "replace"
     partition: FilePartition | None = None
+
+    @property
+    def patterns(self) -> list[str]:
+        """Return the globs one by one."""
+        return self.pattern.split("\n")
 
     @property
     def by_day(self) -> bool:

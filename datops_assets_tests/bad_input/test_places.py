@@ -140,7 +140,7 @@ def test_a_folder_whose_files_are_taken_is_no_problem(deep: Landing) -> None:
 def test_a_file_that_no_format_fits_does_not_stop_the_others(events: Landing) -> None:
     sentences = {
         events.deliver(name, "what?"): "its ending names no format"
-        for name in ("README", "Thumbs.db", "a.xlsx")
+        for name in ("README", "Thumbs.db", "a.docx")
     }
     events.require_all_refused(events.run(expect=1), sentences)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,15 +17,34 @@ from datops_assets.components.document import (
     TableDocument,
 )
 from datops_assets.components.sources.kind import SourceKind
-from datops_assets.components.sources.templates import resolve_path
+from datops_assets.components.sources.templates import fill_in, resolve_path
 from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
+from datops_assets.config.settings import read_secret
 
 if TYPE_CHECKING:
     from datops_assets.ingestion import FileSource, FileTable, FixedOptions
+    from datops_assets.ingestion.store import Store
 
 
 _MOST_FIXED_COLUMNS = 1500
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _PACKED = re.compile(r"\.(gz|zst|bz2|xz|zip)$", re.IGNORECASE)
+
+
+_SECRET = re.compile(
+    r"(^|_)(secret|password|passphrase|token|key|string|pat)$|account_key|sas_token|secret|^authorization$|api-key$",
+    re.IGNORECASE,
+)
+_NO_SECRET = frozenset({"key", "key_filename", "anon"})
+"""An access key's id is no secret."""
+
+
+def _secret_names(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secret_names(value)
+        elif isinstance(value, str) and name not in _NO_SECRET and _SECRET.search(name):
+            yield name
 
 
 class FilesSource(SourceSettings):
@@ -33,8 +53,29 @@ class FilesSource(SourceSettings):
     templated: ClassVar[tuple[str, ...]] = ("path",)
     type: Literal["files"]
     path: PathTemplate = Field(
-        description="Folder of the files; relative to the project root. ${NAME} is a variable."
+        description="Folder of the files, relative to the project root, or a URL (s3://, gs://, abfs://, sftp://,"
+        " https://, …). ${NAME} is a variable."
     )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="URLs: given to the store's driver; `<key>_env` names the variable that holds a value.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", value):
+            raise ValueError("a password stands in the URL, expected `options: {password_env: NAME}`")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in _secret_names(value):
+            raise ValueError(
+                f"a secret stands in the document, expected `{name}_env: NAME` in place of {name}"
+            )
+        return value
 
     @property
     def shown(self) -> str:
@@ -96,7 +137,9 @@ class Landing(Part):
 class FileTableDocument(TableDocument):
     """One table: which files, how they are read, what silver demands."""
 
-    files: Glob = Field(description="Glob below the source's path, e.g. `orders/*.csv`.")
+    files: Glob | Annotated[list[Glob], Field(min_length=1)] = Field(
+        description="Glob below the source's path, e.g. `orders/*.csv`, or a list of globs."
+    )
     format: Literal["csv", "jsonl", "json", "parquet", "orc", "avro", "excel", "fixed"] | None = Field(
         None, description="Taken from the file's ending where it is not given."
     )
@@ -122,13 +165,18 @@ class FileTableDocument(TableDocument):
 
     @property
     def delivered_as(self) -> str:
-        """The pattern."""
-        return self.files
+        """The patterns."""
+        return ", ".join(self.patterns)
+
+    @property
+    def patterns(self) -> list[str]:
+        """The globs, one or more."""
+        return [self.files] if isinstance(self.files, str) else self.files
 
     @property
     def technology(self) -> str:
         """The format, stated or by the pattern's ending."""
-        ending = _PACKED.sub("", self.files).rpartition(".")[2].lower()
+        ending = _PACKED.sub("", self.patterns[0]).rpartition(".")[2].lower()
         return self.format or {"ndjson": "jsonl"}.get(ending, ending if ending.isalnum() else "file")
 
     @property
@@ -164,8 +212,8 @@ class FilesKind(SourceKind[FilesSource, FileTableDocument]):
         return ingestion.FileTable(
             source=document.pipeline,
             name=name,
-            root=resolve_path(source.path, project_root),
-            pattern=table.files,
+            root=_root(source, project_root),
+            pattern="\n".join(table.patterns),
             format=table.format,
             csv=ingestion.CsvOptions(**table.csv.model_dump()),
             records=table.records,
@@ -180,7 +228,41 @@ class FilesKind(SourceKind[FilesSource, FileTableDocument]):
         )
 
     def open(self, document: PipelineDocument, project_root: Path) -> FileSource:
-        """Nothing is held open between files."""
+        """Connections open when something is asked of it."""
         from datops_assets.ingestion import FileSource
 
-        return FileSource()
+        source = document.source
+        assert isinstance(source, FilesSource)
+        root = _root(source, project_root)
+        return FileSource(store=None if isinstance(root, Path) else _store(root, source, project_root))
+
+
+def _root(source: FilesSource, project_root: Path) -> Path | str:
+    place = fill_in(source.path)
+    if _URL.match(place) and not place.startswith("file://"):
+        return place.rstrip("/")
+    return resolve_path(source.path.removeprefix("file://"), project_root)
+
+
+def _store(url: str, source: FilesSource, project_root: Path) -> Store:
+    options = _with_secrets(source.options, project_root)
+    if url.startswith(("http://", "https://")):
+        from datops_assets.ingestion.http_store import HttpStore
+
+        return HttpStore(url, options)
+    from datops_assets.ingestion.remote import RemoteStore
+
+    return RemoteStore(url, options)
+
+
+def _with_secrets(options: Mapping[str, Any], project_root: Path) -> dict[str, Any]:
+    """Put the values of variables in the place of `<key>_env`. Raises TerminalError: one is not set."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found[name] = _with_secrets(value, project_root)
+        elif name.endswith("_env") and isinstance(value, str):
+            found[name.removesuffix("_env")] = read_secret(value, project_root).get_secret_value()
+        else:
+            found[name] = value
+    return found
