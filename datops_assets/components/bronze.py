@@ -281,6 +281,9 @@ def _metadata(source: str, name: str, loaded: "TableLoaded") -> dict[str, Any]:
         metadata["columns_changed"] = dg.MetadataValue.json(
             {result.path: result.differences for result in different[:20]}
         )
+    found_out = {result.path: result.read_as for result in taken if result.read_as}
+    if found_out:
+        metadata["read_as"] = dg.MetadataValue.json(dict(list(found_out.items())[:20]))
     if loaded.columns:
         metadata["dagster/column_schema"] = dg.TableSchema(
             [dg.TableColumn(column.name, type=column.type) for column in loaded.columns]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -44,6 +44,8 @@ class LoadEntry:
     same_content_as: int | None
     superseded_by: int | None
     error: str | None
+    read_as: dict[str, Any] | None
+    """What was found out of how it is written (encoding, delimiter), and by what; None: all of it is declared."""
     watermark: str | None
     """What the source had reached with it; None where the source keeps no place."""
     reload_requested: bool
@@ -67,6 +69,8 @@ class Outcome:
     """Where the source's next reading goes on."""
     has_more: bool = False
     """Whether the source has more right now."""
+    read_as: dict[str, str] = field(default_factory=dict)
+    """What was found out of how it is written."""
 
 
 _COLUMNS = ", ".join(
@@ -102,7 +106,8 @@ select watermark from datops.loads
 _FINISH: LiteralString = """
 update datops.loads l
    set state = %(state)s, content_hash = %(content_hash)s, rows = %(rows)s, damaged_rows = %(damaged_rows)s,
-       header = %(header)s, differences = %(differences)s, watermark = %(watermark)s, finished_at = clock_timestamp(),
+       header = %(header)s, differences = %(differences)s, watermark = %(watermark)s,
+       read_as = %(read_as)s, finished_at = clock_timestamp(),
        same_content_as = (select min(o.load_id) from datops.loads o
                            where o.table_id = l.table_id and o.content_hash = %(content_hash)s
                              and o.path <> l.path and o.state in ('loaded', 'staged', 'superseded', 'undone'))
@@ -189,6 +194,7 @@ def finishing(
         "header": Jsonb(outcome.header),
         "differences": Jsonb(outcome.differences) if outcome.differences else None,
         "watermark": outcome.watermark,
+        "read_as": Jsonb(outcome.read_as) if outcome.read_as else None,
         "rereads_from": rereads_from,
     }
     giving_way = [(_SUPERSEDE_PATH, values)] + ([(_SUPERSEDE_SINCE, values)] if rereads_from else [])

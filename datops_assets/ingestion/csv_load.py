@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -70,6 +71,7 @@ def _load(conn: psycopg.Connection[Any], job: LoadJob, *, careful: bool) -> Outc
                 damaged.count,
                 text.columns,
             )
+            outcome = replace(outcome, read_as=text.read_as)
             job.finish(conn, outcome)
             failpoints.hit("before_commit")
     return outcome

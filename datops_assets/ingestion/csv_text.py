@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from datops_assets.errors import ContainerDamagedError
 from datops_assets.ingestion.csv_check import CONFLICT_MARKER
+from datops_assets.ingestion.csv_detect import AUTO, SAMPLE_BYTES, detect_delimiter, detect_encoding
 from datops_assets.ingestion.csv_records import CsvDialect, CsvRecords, Record, is_utf8_text
 from datops_assets.ingestion.packed import packing_found
 from datops_assets.ingestion.tables import CsvOptions
@@ -29,6 +30,8 @@ class CsvText:
     """Byte offset of the first record."""
     chunks: Iterator[bytes]
     """UTF-8 from there on, cut anywhere; bytes that could not be decoded are invalid UTF-8 still."""
+    read_as: dict[str, str] = field(default_factory=dict)
+    """What was found out of how it is written, and by what; empty where all of it is declared."""
 
 
 def open_csv(chunks: Iterator[bytes], options: CsvOptions, path: str) -> CsvText:
@@ -36,31 +39,45 @@ def open_csv(chunks: Iterator[bytes], options: CsvOptions, path: str) -> CsvText
 
     raises     ContainerDamagedError: it is no text, or its header cannot be read
     """
-    first = _at_least(chunks, _LOOKED_AT_BYTES)
+    read_as: dict[str, str] = {}
+    first = _at_least(chunks, SAMPLE_BYTES if options.encoding == AUTO else _LOOKED_AT_BYTES)
+    if options.encoding == AUTO:
+        encoding, by = detect_encoding(first[:SAMPLE_BYTES], path)
+        options = replace(options, encoding=encoding)
+        read_as |= {"encoding": encoding, "encoding_by": by}
     _require_text(first, options, path)
     text = chain([first], chunks)
     if not is_utf8(options.encoding):
         text = chain(transcoded(text, options.encoding))
-    first = _at_least(text, _LOOKED_AT_BYTES)
+    first = _at_least(text, SAMPLE_BYTES if options.delimiter == AUTO else _LOOKED_AT_BYTES)
     bom = len(codecs.BOM_UTF8) if first.startswith(codecs.BOM_UTF8) else 0
     newline, crlf = _line_end(first)
+    if options.delimiter == AUTO:
+        delimiter, by = detect_delimiter(first[bom:SAMPLE_BYTES], newline, path)
+        options = replace(options, delimiter=delimiter)
+        read_as |= {"delimiter": delimiter, "delimiter_by": by}
     dialect = CsvDialect(options.delimiter.encode(), newline, encoding=options.encoding)
     reader = CsvRecords(chain([first[bom:]], text), dialect, position=bom)
     record = next(iter(reader), None)
     if record is None:
-        return CsvText([], dialect, crlf, reader.position, iter(()))
+        return CsvText([], dialect, crlf, reader.position, iter(()), read_as)
     if options.header:
         names = _names(record, path, options)
         dialect = replace(dialect, width=len(names), header=record.raw)
         ahead, rest = reader.rest()
-        return CsvText(names, dialect, crlf, reader.position, chain([ahead], rest))
+        return CsvText(names, dialect, crlf, reader.position, chain([ahead], rest), read_as)
     # The first record is data: hand it out again, with whatever stood before the read-ahead.
     width = 1 if record.fields is None else len(record.fields)
     dialect = replace(dialect, width=width)
     ahead, rest = reader.rest()
     again = record.raw + (b"\r\n" if crlf else newline)
     return CsvText(
-        [f"column_{n + 1}" for n in range(width)], dialect, crlf, record.position, chain([again, ahead], rest)
+        [f"column_{n + 1}" for n in range(width)],
+        dialect,
+        crlf,
+        record.position,
+        chain([again, ahead], rest),
+        read_as,
     )
 
 

@@ -64,6 +64,8 @@ class LoadResult:
     bytes: int = 0
     has_more: bool = False
     """Whether the source has more right after it."""
+    read_as: dict[str, str] = field(default_factory=dict)
+    """What was found out of how it is written; empty where all of it is declared."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ class _Run(Generic[TableT]):
         return LoadResult(
             *reserved, planned.path, "loaded", outcome.rows, outcome.damaged_rows, outcome.differences,
             seconds=time.monotonic() - started, bytes=planned.unit.size_bytes, has_more=outcome.has_more,
+            read_as=outcome.read_as,
         )  # fmt: skip
 
     def finish(

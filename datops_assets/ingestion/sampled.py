@@ -133,9 +133,9 @@ class _SampledText(TextDelivery):
     def _kept(self, cut: _Cut | None) -> Iterator[bytes]:
         if cut is None:
             yield from self._read()
-        elif not is_utf8(encoding := _encoding(self._table, self._unit)):
-            head = b"".join(_first(transcoded(self._read(), encoding), cut.at))
-            yield delivered_bytes(head, encoding)
+        elif not is_utf8(cut.encoding):
+            head = b"".join(_first(transcoded(self._read(), cut.encoding), cut.at))
+            yield delivered_bytes(head, cut.encoding)
         else:
             yield from _first(self._read(), cut.at)
             yield cut.ending
@@ -152,6 +152,8 @@ class _Cut:
 
     at: int
     ending: bytes = b""
+    encoding: str = "utf-8"
+    """Of the bytes as delivered, where `at` counts in their text as UTF-8."""
 
 
 def _find_cut(chunks: Iterator[bytes], table: FileTable, unit: Unit, rows: int) -> _Cut | None:
@@ -159,7 +161,11 @@ def _find_cut(chunks: Iterator[bytes], table: FileTable, unit: Unit, rows: int) 
     if unit.format in ("csv", "excel"):
         text = open_csv(chunks, table.csv_of(unit.format), unit.path)
         records = CsvRecords(text.chunks, text.dialect, text.position)
-        return _Cut(records.position) if sum(1 for _ in islice(records, rows)) == rows else None
+        return (
+            _Cut(records.position, encoding=text.dialect.encoding)
+            if sum(1 for _ in islice(records, rows)) == rows
+            else None
+        )
     if unit.format == "json":
         elements = list(islice(_ends(ArrayElements(chunks, table.records, unit.path)), rows))
         closing = b"]" + b"}" * (len(table.records.split(".")) if table.records else 0)
@@ -167,14 +173,8 @@ def _find_cut(chunks: Iterator[bytes], table: FileTable, unit: Unit, rows: int) 
     if unit.format == "fixed" and table.fixed:
         chunks = open_fixed(chunks, table.fixed)
     lines = list(islice(_ends(split_lines(chunks)), rows))
-    return _Cut(lines[-1], b"\n") if len(lines) == rows else None
-
-
-def _encoding(table: FileTable, unit: Unit) -> str:
-    """Return what a unit's bytes are where cutting it goes by its text."""
-    if unit.format == "csv":
-        return table.csv.encoding
-    return table.fixed.encoding if unit.format == "fixed" and table.fixed else "utf-8"
+    encoding = table.fixed.encoding if unit.format == "fixed" and table.fixed else "utf-8"
+    return _Cut(lines[-1], b"\n" if is_utf8(encoding) else b"", encoding) if len(lines) == rows else None
 
 
 def _ends(records: Iterable[Element | Line]) -> Iterator[int]:

@@ -44,15 +44,20 @@ class CsvOptions:
     """How the CSV files of a table are written."""
 
     delimiter: str = ","
+    """auto: each file's own, told by its first records."""
     encoding: str = "utf-8"
+    """auto: each file's own, told by its first bytes."""
     header: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what COPY could not take either."""
-        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in '"\r\n\0':
+        is_one = len(self.delimiter) == 1 and self.delimiter.isascii() and self.delimiter not in '"\r\n\0'
+        if not is_one and self.delimiter != "auto":
             raise DeclarationError(
                 ["csv.delimiter: expected one ASCII character other than a quote or a line end"]
             )
+        if self.encoding == "auto":
+            return
         try:
             "".encode(self.encoding)
         except LookupError:

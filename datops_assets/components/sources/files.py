@@ -86,14 +86,20 @@ class FilesSource(SourceSettings):
 class Csv(Part):
     """How the CSV files of a table are written."""
 
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    encoding: Encoding = "utf-8"
+    delimiter: str = Field(
+        ",",
+        min_length=1,
+        description="One character; `auto`: , ; | or a tab, told by each file's first records.",
+    )
+    encoding: Literal["auto"] | Encoding = Field(
+        "utf-8", description="`auto`: told by each file's first bytes, and stated with its load."
+    )
     header: bool = Field(True, description="Whether the first record holds the column names.")
 
     @field_validator("delimiter")
     @classmethod
     def _delimiter(cls, value: str) -> str:
-        if not value.isascii() or value in '"\r\n\0':
+        if value != "auto" and (len(value) != 1 or not value.isascii() or value in '"\r\n\0'):
             raise ValueError("not a delimiter, expected one ASCII character other than a quote or a line end")
         return value
 
