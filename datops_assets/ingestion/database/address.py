@@ -75,7 +75,13 @@ def open_database(address: Address) -> Source[DatabaseTable]:
         from datops_assets.ingestion.database.postgres import PostgresSource
 
         return PostgresSource(address)
-    raise SourceRefusedError(f"{address.shown}: only PostgreSQL can be read as a database so far")
+    if address.url.drivername in ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql"):
+        from datops_assets.ingestion.database.mysql import MySqlSource
+
+        return MySqlSource(address)
+    from datops_assets.ingestion.database.engine import EngineSource
+
+    return EngineSource(address)
 
 
 def missing_driver(address: Address, error: Exception) -> SourceRefusedError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, LiteralString
 
 import psycopg
@@ -17,8 +17,9 @@ from psycopg import sql
 from datops_assets.errors import DatopsError, SourceRefusedError, SourceUnreachableError
 from datops_assets.ingestion.database.address import Address
 from datops_assets.ingestion.database.postgres_columns import SourceColumn, read_columns, select_list
+from datops_assets.ingestion.database.table_source import Found, TableSource
 from datops_assets.ingestion.database.tables import DatabaseTable, Reading
-from datops_assets.ingestion.source import CopyDelivery, Reachability, Reached, Source, Unit
+from datops_assets.ingestion.source import CopyDelivery, Reached, Unit
 
 _CONNECT_TIMEOUT_S = 10
 _CHUNK_BYTES = 1 << 18
@@ -31,56 +32,25 @@ set bytea_output = 'hex'; set statement_timeout = 0; set lock_timeout = '30s';
 set idle_in_transaction_session_timeout = 0; set synchronize_seqscans = off;
 set max_parallel_workers_per_gather = 0
 """
+_SNAPSHOT: LiteralString = "begin isolation level repeatable read read only"
 _RELATION: LiteralString = """
-select c.oid, n.nspname, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid)
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+select c.oid, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid) from pg_class c
  where c.oid = to_regclass(%s) and c.relkind in ('r', 'p', 'v', 'm', 'f')
 """
 
 
-class PostgresSource(Source[DatabaseTable]):
+class PostgresSource(TableSource[SourceColumn]):
     """The tables of one PostgreSQL database (14 and later). One connection for looking, one for each delivery."""
 
+    unit_format = "copy"
+
     def __init__(self, address: Address) -> None:
-        self._address = address
+        super().__init__(address)
         self._looking: psycopg.Connection[Any] | None = None
 
-    def check(self, table: DatabaseTable) -> Reachability:
-        """Say whether the table can be read now, and what was found."""
-        try:
-            with explained(self._address, table.where):
-                conn = self._look()
-                relation, rows, _ = self._relation(conn, table)
-                columns = self._columns(conn, relation, table)
-                conn.execute(
-                    sql.SQL("select {} from {} limit 0").format(
-                        select_list(columns, [c.type for c in columns]), _name(table)
-                    )
-                )
-        except DatopsError as error:
-            return Reachability(False, str(error))
-        about = f"about {rows:,} rows" if rows else "rows not counted yet"
-        return Reachability(
-            True, f"{table.where} at {self._address.shown}: {len(columns)} column(s), {about}"
-        )
-
-    def list_units(self, table: DatabaseTable, watermark: str | None = None) -> Sequence[Unit]:
-        """Give the whole table, or what its cursor has past the watermark."""
-        with explained(self._address, table.where):
-            conn = self._look()
-            relation, _, size_bytes = self._relation(conn, table)
-            columns = self._columns(conn, relation, table)
-            if table.cursor is None:
-                return [Reading(table).unit("copy", size_bytes, None)]
-            cursor = next(column for column in columns if column.name == table.cursor)
-            upper = self._highest(conn, table, cursor)
-            if watermark is None:
-                return [Reading(table, None, upper).unit("copy", size_bytes, upper)]
-            has_grown = upper is not None and self._is_greater(conn, cursor, upper, watermark)
-            reading = Reading(table, watermark, upper if has_grown else watermark)
-            if table.lookback is not None:
-                return [reading.unit("copy", 0, self._state(conn, reading, cursor))]
-            return [reading.unit("copy", 0, upper)] if has_grown else []
+    def explained(self, what: str) -> AbstractContextManager[None]:
+        """Say what went wrong in one sentence."""
+        return explained(self._address, what)
 
     def open(self, unit: Unit) -> PostgresDelivery:
         """Open a read-only snapshot of the database for one reading."""
@@ -88,23 +58,59 @@ class PostgresSource(Source[DatabaseTable]):
         with explained(self._address, unit.path):
             conn = connect(self._address)
             try:
-                conn.execute("begin isolation level repeatable read read only")
-                relation, _, _ = self._relation(conn, reading.table)
-                columns = self._columns(conn, relation, reading.table)
+                conn.execute(_SNAPSHOT)
+                found = _find(conn, reading.table)
+                if found is None:
+                    raise self.no_table(reading.table)
             except BaseException:
                 conn.close()
                 raise
-        return PostgresDelivery(conn, self._address, reading, columns)
+        return PostgresDelivery(conn, self._address, reading, found)
 
-    def sketch(self, table: DatabaseTable) -> list[str]:
-        """Name the columns."""
-        with explained(self._address, table.where):
-            conn = self._look()
-            relation, _, _ = self._relation(conn, table)
-            return [column.name for column in self._columns(conn, relation, table)]
+    def find(self, table: DatabaseTable) -> Found[SourceColumn]:
+        """Look into the catalogue of the database."""
+        found = _find(self._look(), table)
+        if found is None:
+            raise self.no_table(table)
+        return found
 
-    def acknowledge(self, unit: Unit) -> None:
-        """Leave the source as it is: the watermark stands in the catalogue."""
+    def try_out(self, table: DatabaseTable, found: Found[SourceColumn]) -> None:
+        """Select nothing."""
+        columns = found.taken(table)
+        query = sql.SQL("select {} from {} limit 0")
+        self._look().execute(query.format(select_list(columns, [c.type for c in columns]), _name(table)))
+
+    def highest(self, table: DatabaseTable, cursor: SourceColumn) -> str | None:
+        """As PostgreSQL prints it."""
+        name, type_ = sql.Identifier(cursor.name), sql.SQL(cursor.type)
+        finite = (
+            sql.SQL("where {} not in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
+        )
+        # By order and limit, so that an index answers it; max(uuid) is new in PostgreSQL 18. No output may
+        # have a column's name: `order by` would take that one.
+        query = sql.SQL(
+            "select ({name}::{type})::text as highest from {relation} {finite} order by {name} desc nulls last limit 1"
+        ).format(name=name, type=type_, relation=_name(table), finite=finite)
+        row = self._look().execute(query).fetchone()
+        return None if row is None else row[0]
+
+    def is_greater(self, cursor: SourceColumn, one: str, other: str) -> bool:
+        """Ask the database: texts have its collation."""
+        query = sql.SQL("select {} > {}").format(cursor.literal(one), cursor.literal(other))
+        return self._look().execute(query).fetchone() == (True,)
+
+    def state(self, reading: Reading, cursor: SourceColumn) -> str:
+        """Count the rows, and add up hashes of their cursor values."""
+        query = sql.SQL("select count(*), coalesce(sum(hashtext({}::text)::bigint), 0) from {} where {}")
+        row = (
+            self._look()
+            .execute(
+                query.format(sql.Identifier(cursor.name), _name(reading.table), _condition(reading, cursor))
+            )
+            .fetchone()
+        )
+        assert row is not None
+        return f"{row[0]} rows, {row[1]}"
 
     def close(self) -> None:
         """Close the connection for looking."""
@@ -117,58 +123,6 @@ class PostgresSource(Source[DatabaseTable]):
             self._looking = connect(self._address)
         return self._looking
 
-    def _relation(self, conn: psycopg.Connection[Any], table: DatabaseTable) -> tuple[int, int, int]:
-        found = conn.execute(_RELATION, (_name(table).as_string(conn),)).fetchone()
-        if found is None:
-            raise SourceRefusedError(
-                f"there is no table {table.where} at {self._address.shown} that this user may see;"
-                f" correct `table:` of {table.label}, or grant it"
-            )
-        return found[0], found[2], found[3]
-
-    def _columns(
-        self, conn: psycopg.Connection[Any], relation: int, table: DatabaseTable
-    ) -> list[SourceColumn]:
-        columns = read_columns(conn, relation, table)
-        table.require_columns([column.name for column in columns], self._address.shown)
-        for column in columns:
-            if column.name == table.cursor and not column.is_cursor:
-                raise SourceRefusedError(
-                    f"{table.label}: the cursor {column.name!r} is {column.declared}, expected a whole number,"
-                    " numeric, date, timestamp, text or uuid"
-                )
-        return [column for column in columns if table.takes(column.name) or column.name == table.cursor]
-
-    def _highest(
-        self, conn: psycopg.Connection[Any], table: DatabaseTable, cursor: SourceColumn
-    ) -> str | None:
-        """The cursor's highest value as text that reads back as the same; None: there is none."""
-        name, type_ = sql.Identifier(cursor.name), sql.SQL(cursor.type)
-        finite = (
-            sql.SQL("where {} not in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
-        )
-        # By order and limit, so that an index answers it; max(uuid) is new in PostgreSQL 18. No output may
-        # have a column's name: `order by` would take that one.
-        query = sql.SQL(
-            "select ({name}::{type})::text as highest from {relation} {finite} order by {name} desc nulls last limit 1"
-        ).format(name=name, type=type_, relation=_name(table), finite=finite)
-        row = conn.execute(query).fetchone()
-        return None if row is None else row[0]
-
-    def _is_greater(self, conn: psycopg.Connection[Any], cursor: SourceColumn, one: str, other: str) -> bool:
-        query = sql.SQL("select {} > {}").format(cursor.literal(one), cursor.literal(other))
-        return conn.execute(query).fetchone() == (True,)
-
-    def _state(self, conn: psycopg.Connection[Any], reading: Reading, cursor: SourceColumn) -> str:
-        """Tell one content of a range that is looked back into from another."""
-        row = conn.execute(
-            sql.SQL("select count(*), coalesce(sum(hashtext({}::text)::bigint), 0) from {} where {}").format(
-                sql.Identifier(cursor.name), _name(reading.table), _condition(reading, cursor)
-            )
-        ).fetchone()
-        assert row is not None
-        return f"{row[0]} rows, {row[1]}"
-
 
 class PostgresDelivery(CopyDelivery):
     """One reading of a table, inside one snapshot."""
@@ -178,14 +132,13 @@ class PostgresDelivery(CopyDelivery):
         conn: psycopg.Connection[Any],
         address: Address,
         reading: Reading,
-        columns: Sequence[SourceColumn],
+        found: Found[SourceColumn],
     ) -> None:
         self._conn = conn
         self._address = address
         self._reading = reading
-        table = reading.table
-        self._columns = [column for column in columns if table.takes(column.name)]
-        self._cursor = next((column for column in columns if column.name == table.cursor), None)
+        self._columns = found.taken(reading.table)
+        self._cursor = found.cursor(reading.table)
         self._hash: str | None = None
         self._rows = 0
 
@@ -244,7 +197,7 @@ class PostgresDelivery(CopyDelivery):
             self.close()
             with explained(self._address, self._reading.path):
                 self._conn = connect(self._address)
-                self._conn.execute("begin isolation level repeatable read read only")
+                self._conn.execute(_SNAPSHOT)
 
     def _query(self, types: Sequence[str]) -> sql.Composed:
         limit = self._reading.most_rows
@@ -254,6 +207,14 @@ class PostgresDelivery(CopyDelivery):
             _condition(self._reading, self._cursor),
             sql.SQL(" limit {}").format(sql.Literal(limit)) if limit is not None else sql.SQL(""),
         )
+
+
+def _find(conn: psycopg.Connection[Any], table: DatabaseTable) -> Found[SourceColumn] | None:
+    relation = conn.execute(_RELATION, (_name(table).as_string(conn),)).fetchone()
+    if relation is None:
+        return None
+    oid, rows, size_bytes = relation
+    return Found(read_columns(conn, oid, table), rows, size_bytes)
 
 
 def _name(table: DatabaseTable) -> sql.Identifier:
@@ -270,15 +231,10 @@ def _condition(reading: Reading, cursor: SourceColumn | None) -> sql.Composable:
         return sql.SQL("({0} <= {1} or {0} is null{2})").format(name, upper, endless)
     lower = cursor.literal(reading.lower)
     lookback = reading.table.lookback
-    if lookback is not None and lookback.is_time and cursor.is_moment:
+    if lookback is not None and lookback.is_time:
         lower = sql.SQL("{} - make_interval(secs => {})").format(lower, sql.Literal(lookback.amount))
-    elif lookback is not None and not lookback.is_time and cursor.is_number:
-        lower = sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
     elif lookback is not None:
-        raise SourceRefusedError(
-            f"{reading.table.label}: the lookback does not go with the cursor {cursor.name!r}, which is"
-            f" {cursor.declared}; expected 1h for a time, 100 for a number"
-        )
+        lower = sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
     return sql.SQL("{0} > {1} and {0} <= {2}").format(name, lower, upper)
 
 

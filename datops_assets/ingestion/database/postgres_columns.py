@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from datops_assets.ingestion.database.table_source import CursorKind
 from datops_assets.ingestion.database.tables import DatabaseTable
 from datops_assets.ingestion.source import MORE
 
@@ -37,9 +38,6 @@ _KEPT: dict[str, str] = {name: name for name in _SAME.split()} | {
 No length and no precision: a later change of them needs no rewrite of bronze. `money` prints by the
 server's locale; its amount does not.
 """
-_CURSORS = frozenset(
-    {"smallint", "integer", "bigint", "numeric", "date", "timestamp", "timestamptz", "text", "uuid"}
-)
 _MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
 _BIGINT = re.compile(r"-?[0-9]{1,18}")
@@ -79,26 +77,20 @@ class SourceColumn:
     required: bool
 
     @property
-    def is_cursor(self) -> bool:
-        """Whether its values can only grow in an order that survives being written down."""
-        return self.type in _CURSORS
-
-    @property
-    def is_moment(self) -> bool:
-        """Whether it holds times."""
-        return self.type in _MOMENTS
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it counts."""
-        return self.type in _NUMBERS
+    def cursor_kind(self) -> CursorKind | None:
+        """What its values count; None: they are no place to go on from."""
+        if self.type in _NUMBERS:
+            return "number"
+        if self.type in _MOMENTS:
+            return "time"
+        return "text" if self.type in ("text", "uuid") else None
 
     @property
     def endless(self) -> sql.Composable | None:
         """Values above every other that are no place to go on from; None: it has none."""
         if self.type == "numeric":
             return sql.SQL("'NaN', 'Infinity'")
-        return sql.SQL("'infinity'") if self.is_moment else None
+        return sql.SQL("'infinity'") if self.type in _MOMENTS else None
 
     def literal(self, text: str) -> sql.Composable:
         """A cursor value that was written down, of a type that an index on the column still serves."""

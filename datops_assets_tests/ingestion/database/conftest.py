@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
+from sqlalchemy import make_url
 
 from datops_assets.ingestion import LoadEntry, Source, TableLoaded, list_loads, load_table
 from datops_assets.ingestion.database import Address, DatabaseTable, open_database
 from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.ingestion.database.mariadb import PASSWORD, MariaDb, NoMariaDbError, start
 
 _numbers = iter(range(1, 10**9))
 
@@ -89,3 +92,43 @@ def shop(warehouse: TestWarehouse, shop_db: Warehouse) -> Iterator[Shop]:
     """An empty source database declared as `shop`, with a table `orders` still to be made."""
     with shop_db.connect() as conn:
         yield Shop(warehouse, Address.parse(shop_db.url), conn)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A MariaDB that this test run started; skipped, saying why, where there can be none."""
+    try:
+        server = start()
+    except NoMariaDbError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@dataclass
+class MariaShop:
+    """A fresh database of the MariaDB."""
+
+    url: str
+
+    def execute(self, *statements: str) -> None:
+        """Change it."""
+        url = make_url(self.url)
+        with (
+            pymysql.connect(
+                host="127.0.0.1", port=url.port or 0, user="datops", password=PASSWORD,
+                database=url.database, autocommit=True,
+            ) as conn,
+            conn.cursor() as cursor,
+        ):  # fmt: skip
+            for statement in statements:
+                cursor.execute(statement)
+
+
+@pytest.fixture
+def maria(mariadb: MariaDb) -> Iterator[MariaShop]:
+    """An empty database on it."""
+    name = f"shop_{next(_numbers)}"
+    MariaShop(mariadb.url).execute(f"create database {name} character set utf8mb4")
+    yield MariaShop(make_url(mariadb.url).set(database=name).render_as_string(hide_password=False))
+    MariaShop(mariadb.url).execute(f"drop database {name}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from datops_assets.ingestion import Source
 from datops_assets.ingestion.database import Address, DatabaseTable, open_database
 from datops_assets.resources.warehouse import Warehouse
-from datops_assets_tests.ingestion.database.conftest import Shop
+from datops_assets_tests.ingestion.database.conftest import MariaShop, Shop
 from datops_assets_tests.ingestion.source_contract import SourceContract
 from datops_assets_tests.ingestion.source_suite import FarSide, SourceSuite
 
@@ -24,6 +26,65 @@ def opened(url: str, cursor: str | None = None) -> tuple[Source[Any], DatabaseTa
         source="far", name="people", relation="people", cursor=cursor, disposition=disposition
     )
     return open_database(Address.parse(url)), table
+
+
+class SqlFarSide(FarSide):
+    """What tables of any database can be told to do."""
+
+    opener = opened
+
+    def __init__(self, url: str, cursor: str | None = None) -> None:
+        self._url = make_url(url)
+        self._cursor = cursor
+        self._engine = create_engine(url, poolclass=NullPool)
+        self._execute("create table people (id bigint, name varchar(40))")
+
+    def fill(self, rows: int) -> None:
+        """Make the rows there."""
+        self._execute("delete from people")
+        numbers = "with recursive n (i) as (select 1 union all select i + 1 from n where i < :rows) "
+        if self._url.get_backend_name() == "sqlite":
+            self._execute(
+                f"{numbers} insert into people select i, 'name ' || i from n limit :rows", rows=rows
+            )
+        elif rows:
+            self._execute(f"insert into people select seq, concat('name ', seq) from seq_1_to_{rows}")
+
+    def arguments(self, address: tuple[str, int] | None = None, secret: str | None = None) -> dict[str, Any]:
+        """By URL."""
+        url = self._url
+        if address is not None:
+            url = url.set(host=address[0], port=address[1])
+        if secret is not None:
+            url = url.set(password=secret)
+        return {"url": url.render_as_string(hide_password=False), "cursor": self._cursor}
+
+    def add_column(self) -> bool:
+        """With a default, so that every row has it."""
+        self._execute("alter table people add note varchar(9) default 'new'")
+        return True
+
+    def _execute(self, statement: str, **values: object) -> None:
+        with self._engine.begin() as conn:
+            conn.execute(text(statement), values)
+
+
+class MariaDbFarSide(SqlFarSide):
+    """A MariaDB."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.address = ("127.0.0.1", int(self._url.port or 0))
+        self.secret = self._url.password
+
+
+class SqliteFarSide(SqlFarSide):
+    """A file: it has no connection and no password, but it lies."""
+
+    def lie(self) -> str | None:
+        """SQLite keeps a text in a column of numbers."""
+        self._execute("insert into people values ('twenty-three', 'liar')")
+        return "twenty-three"
 
 
 class PostgresFarSide(FarSide):
@@ -72,6 +133,40 @@ class TestPostgresSuite(SourceSuite):
     def far(self, shop_db: Warehouse) -> FarSide:
         """Return a PostgreSQL."""
         return PostgresFarSide(shop_db)
+
+
+@pytest.mark.source_suite
+class TestPostgresByCursorSuite(SourceSuite):
+    """Only what is past the watermark."""
+
+    @pytest.fixture
+    def far(self, shop_db: Warehouse) -> FarSide:
+        """Return a PostgreSQL."""
+        return PostgresFarSide(shop_db, cursor="id")
+
+    test_many_rows_take_no_more_memory_than_few = None  # as whole tables
+    test_killed_at_a_random_moment_the_next_run_completes_it_once = None
+    test_a_column_more_between_two_readings = None  # rows that were read are not read again
+
+
+@pytest.mark.source_suite
+class TestMariaDbSuite(SourceSuite):
+    """Whole tables."""
+
+    @pytest.fixture
+    def far(self, maria: MariaShop) -> FarSide:
+        """Return a MariaDB."""
+        return MariaDbFarSide(maria.url)
+
+
+@pytest.mark.source_suite
+class TestSqliteSuite(SourceSuite):
+    """Whole tables."""
+
+    @pytest.fixture
+    def far(self, tmp_path: Path) -> FarSide:
+        """Return a file."""
+        return SqliteFarSide(f"sqlite:///{tmp_path}/far.db")
 
 
 class TestPostgresSource(SourceContract):
