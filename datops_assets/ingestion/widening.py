@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,14 @@ from datops_assets.postgres.widening import print_widening, wider
 
 __all__ = ["fitting_column", "print_widening", "wider"]
 
+_TEXTUAL = re.compile(
+    r"smallint|integer|bigint|numeric(\(\d+,\d+\))?|boolean|date|time|timestamp|timestamptz|uuid|interval|inet"
+)
+"""Types that become text without a loss: what is printed of them is what silver judges anyway.
+
+Not floats, whose text depends on who prints it, and not bytes.
+"""
+
 
 def fitting_column(
     conn: psycopg.Connection[Any], job: LoadJob, column: BronzeColumn, delivered: str
@@ -25,6 +34,8 @@ def fitting_column(
     if column.in_more:
         return column
     target = wider(column.type, delivered)
+    if target is None and delivered == "text" and _TEXTUAL.fullmatch(column.type):
+        target = "text"
     if target is None:
         raise LoadRefusedError(
             f"{job.unit.path}: column {column.delivered.name!r} is {delivered}, in bronze it is {column.type}, and no"
