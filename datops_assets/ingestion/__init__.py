@@ -4,6 +4,7 @@ Belongs here: what a source promises, how each format is read without losing a b
 catalogue. Does not: types and verdicts (quality), Dagster (components), the environment (config).
 """
 
+from datops_assets.ingestion.after_load import AfterLoad
 from datops_assets.ingestion.bronze import BronzeColumn
 from datops_assets.ingestion.catalogue import LoadEntry
 from datops_assets.ingestion.files import FileSource
@@ -35,6 +36,7 @@ from datops_assets.ingestion.tables import (
 )
 
 __all__ = [
+    "AfterLoad",
     "ArrowDelivery",
     "BronzeColumn",
     "CopyDelivery",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 from datops_assets.errors import ContainerDamagedError, DatopsError
+from datops_assets.ingestion.after_load import AfterLoad, put_away
 from datops_assets.ingestion.packed import (
     CHUNK_BYTES,
     LONGEST_MAGIC_BYTES,
@@ -34,9 +35,15 @@ _OPENED_BY = {
 class FileSource(Source[FileTable]):
     """Files below one place, found by a glob pattern."""
 
-    def __init__(self, now: Callable[[], float] = time.time, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        store: Store | None = None,
+        after_load: AfterLoad = AfterLoad(),  # noqa: B008 a value
+    ) -> None:
         self._now = now
         self._store = store or LocalStore()
+        self._after_load = after_load
 
     def check(self, table: FileTable) -> Reachability:
         """Say whether the place is there and may be read, and how many files match."""
@@ -81,7 +88,8 @@ class FileSource(Source[FileTable]):
             return columns_of(delivery, format_, table)
 
     def acknowledge(self, unit: Unit) -> None:
-        """Do nothing: files stay where they are."""
+        """Archive or delete the file, where that is declared."""
+        put_away(self._store, unit, self._after_load)
 
     def hash_content(self, unit: Unit) -> str:
         """Return the hash of the file as it lies there."""

@@ -138,6 +138,9 @@ def load_table(
         goes_on = True
         while goes_on:
             plan = plan_load(conn, source, table)
+            for planned in plan:
+                if planned.action == "skip":
+                    run.pass_over(planned)
             taken = [
                 result
                 for planned in plan
@@ -198,6 +201,7 @@ class _Run(Generic[TableT]):
                 return self._not_loaded(planned, self._reserve(planned, None), error, 0.0)
             if (known := self._known(planned, content_hash)) is not None:
                 catalogue.note_redelivery(self.conn, known.load_id, planned.unit)
+                self._acknowledge_again(planned, known)
                 return None
         if not self.begun:
             summarize_earlier_loads(self.conn, self.bronze)
@@ -211,6 +215,7 @@ class _Run(Generic[TableT]):
         except UnchangedError as unchanged:
             catalogue.withdraw_load(self.conn, reserved[0])
             catalogue.note_redelivery(self.conn, unchanged.known.load_id, planned.unit)
+            self._acknowledge_again(planned, unchanged.known)
             return None
         except (ContainerDamagedError, LoadRefusedError, SourceRefusedError, RetryableError) as error:
             if isinstance(error, WarehouseUnreachableError):
@@ -229,6 +234,18 @@ class _Run(Generic[TableT]):
             seconds=time.monotonic() - started, bytes=planned.unit.size_bytes, has_more=outcome.has_more,
             read_as=outcome.read_as,
         )  # fmt: skip
+
+    def pass_over(self, planned: PlannedLoad) -> None:
+        """Tell the source of what is loaded already: a crash may have come between the commit and that."""
+        if planned.unit.waiting is None:
+            for entry in planned.known:
+                if entry.fingerprint is not None and entry.fingerprint == planned.fingerprint:
+                    self._acknowledge_again(planned, entry)
+                    return
+
+    def _acknowledge_again(self, planned: PlannedLoad, entry: LoadEntry) -> None:
+        if entry.state in ("loaded", "superseded") and not entry.reload_requested:
+            self.source.acknowledge(planned.unit)
 
     def finish(
         self, units: Sequence[Unit], results: Sequence[LoadResult], partitions: Sequence[str] | None

@@ -28,6 +28,7 @@ from datops_assets.ingestion.tables import FileTable
 
 _MAGIC = frozenset("*?[")
 _BLOCK_BYTES = 8 << 20
+_MOST_NAMESAKES = 1000
 _EXTRAS = {
     "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure",
     "sftp": "sftp", "ssh": "sftp",
@@ -253,14 +254,38 @@ class RemoteStore(DistantStore):
                 pass
 
     def move(self, unit: Unit, target: str) -> None:
-        """Move a file to another URL of the store."""
+        """Move a file to another URL of the store; a namesake of another content gets a number beside it."""
         files, _ = self._filesystem()
         try:
-            path = files._strip_protocol(target)
-            files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            files.mv(unit.location, path)
+            path = self._free(files, unit, files._strip_protocol(target))
+            if path is not None:
+                files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                if self.url.startswith(("sftp:", "ssh:")):
+                    files.mv(unit.location, path)  # a rename there
+                    return
+                files.cp_file(unit.location, path)
+                self.require_unchanged(unit)
+            files.rm_file(unit.location)
+        except FileChangedError:
+            return
         except Exception as error:
             raise self._explained(error, unit) from None
+
+    def _free(self, files: Any, unit: Unit, wanted: str) -> str | None:
+        """Return a name that nobody has; None where the file is there already, after a crash."""
+        stem, dot, ending = wanted.rpartition(".")
+        for n in range(1, _MOST_NAMESAKES):
+            path = wanted if n == 1 else f"{stem}.{n}{dot}{ending}" if dot else f"{wanted}.{n}"
+            try:
+                files.invalidate_cache()
+                found = _entry(files.info(path))
+            except Exception as error:
+                if is_missing(error):
+                    return path
+                raise
+            if found.etag is not None and found.fingerprint == unit.fingerprint:
+                return None
+        raise FileExistsError(wanted)
 
     def delete(self, unit: Unit) -> None:
         """Delete a file."""

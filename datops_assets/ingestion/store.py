@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from datops_assets.errors import ContainerDamagedError, DatopsError, FileChangedError
+from datops_assets.errors import ContainerDamagedError, DatopsError, FileChangedError, SourceRefusedError
 from datops_assets.ingestion.listing import fingerprint, folder_of, list_files
 from datops_assets.ingestion.source import Reachability, Unit
 from datops_assets.ingestion.tables import FileTable
@@ -62,6 +62,20 @@ class Store(ABC):
 
         raises     FileChangedError: it changed meanwhile, or is gone
         """
+
+    def delete(self, unit: Unit) -> None:
+        """Delete a file.
+
+        raises     SourceRefusedError, SourceUnreachableError
+        """
+        raise SourceRefusedError(f"{unit.path} is loaded, but nothing can be deleted there")
+
+    def move(self, unit: Unit, target: str) -> None:
+        """Move a file to another URL of the store, where none of another content has that name.
+
+        raises     SourceRefusedError, SourceUnreachableError
+        """
+        raise SourceRefusedError(f"{unit.path} is loaded, but cannot be moved to {target}")
 
     def close(self) -> None:  # noqa: B027 most have nothing to let go of
         """Let go of what is open between files. May be called again."""
@@ -112,6 +126,16 @@ class LocalStore(Store):
     def local_path(self, unit: Unit) -> Path:
         """Return where it lies."""
         return Path(unit.location)
+
+    def delete(self, unit: Unit) -> None:
+        """Delete the file, or the link to it."""
+        try:
+            Path(unit.location).unlink(missing_ok=True)
+        except OSError as error:
+            raise SourceRefusedError(
+                f"{unit.path} is loaded, but cannot be deleted: {error.strerror}; give us the right to,"
+                " then run again"
+            ) from None
 
     def hash_content(self, unit: Unit) -> str:
         """Return the hash of the file as it lies on disk."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from datops_assets.components.document import (
     DailyPartition,
@@ -20,9 +20,10 @@ from datops_assets.components.sources.kind import SourceKind
 from datops_assets.components.sources.templates import fill_in, resolve_path
 from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
 from datops_assets.config.settings import read_secret
+from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from datops_assets.ingestion import FileSource, FileTable, FixedOptions
+    from datops_assets.ingestion import AfterLoad, FileSource, FileTable, FixedOptions
     from datops_assets.ingestion.store import Store
 
 
@@ -50,7 +51,7 @@ def _secret_names(options: Mapping[str, Any]) -> Iterator[str]:
 class FilesSource(SourceSettings):
     """Files below one folder."""
 
-    templated: ClassVar[tuple[str, ...]] = ("path",)
+    templated: ClassVar[tuple[str, ...]] = ("path", "archive")
     type: Literal["files"]
     path: PathTemplate = Field(
         description="Folder of the files, relative to the project root, or a URL (s3://, gs://, abfs://, sftp://,"
@@ -60,6 +61,23 @@ class FilesSource(SourceSettings):
         default_factory=dict,
         description="URLs: given to the store's driver; `<key>_env` names the variable that holds a value.",
     )
+
+    after_load: Literal["leave", "archive", "delete"] = Field(
+        "leave", description="What becomes of a file once it is loaded; not with whole deliveries."
+    )
+    archive: PathTemplate | None = Field(
+        None,
+        description="`after_load: archive`: folder, or URL in the same store, beside the source's path; files go to"
+        " `<archive>/<day>/<path>`.",
+    )
+
+    @model_validator(mode="after")
+    def _archive_where_needed(self) -> FilesSource:
+        if (self.after_load == "archive") != (self.archive is not None):
+            raise ValueError("`after_load: archive` and `archive:` belong together, expected both")
+        if self.after_load != "leave" and self.path.startswith(("http://", "https://")):
+            raise ValueError("files of a web server stay where they are, expected `after_load: leave`")
+        return self
 
     @field_validator("path")
     @classmethod
@@ -240,7 +258,52 @@ class FilesKind(SourceKind[FilesSource, FileTableDocument]):
         source = document.source
         assert isinstance(source, FilesSource)
         root = _root(source, project_root)
-        return FileSource(store=None if isinstance(root, Path) else _store(root, source, project_root))
+        store = None if isinstance(root, Path) else _store(root, source, project_root)
+        return FileSource(store=store, after_load=_after_load(source, root, project_root))
+
+    @classmethod
+    def document(cls) -> type[PipelineDocument]:
+        """The model of a whole document; files that are put away are no whole deliveries."""
+        return create_model(
+            "FilesDocument",
+            __base__=super().document(),
+            __doc__=PipelineDocument.__doc__,
+            __validators__={"_put_away": model_validator(mode="after")(_no_whole_delivery_put_away)},  # type: ignore[dict-item]
+        )
+
+
+def _no_whole_delivery_put_away(document: PipelineDocument) -> PipelineDocument:
+    source = document.source
+    assert isinstance(source, FilesSource)
+    for name, table in document.tables.items():
+        if source.after_load != "leave" and table.load in ("replace", "snapshot"):
+            raise ValueError(
+                f"tables.{name}: load: {table.load} goes by the files that are there, expected `after_load: leave`"
+            )
+    return document
+
+
+def _after_load(source: FilesSource, root: Path | str, project_root: Path) -> AfterLoad:
+    from datops_assets import ingestion
+
+    if source.archive is None:
+        return ingestion.AfterLoad(source.after_load)
+    place = fill_in(source.archive)
+    archive = place.rstrip("/") if _URL.match(place) else resolve_path(source.archive, project_root)
+    if isinstance(root, Path) != isinstance(archive, Path):
+        raise DeclarationError([f"source.archive: {source.archive} is in another store than source.path"])
+    inside = (
+        archive.is_relative_to(root)
+        if isinstance(archive, Path) and isinstance(root, Path)
+        else f"{archive}/".startswith(f"{root}/")
+    )
+    if inside:
+        raise DeclarationError(
+            [
+                f"source.archive: {source.archive} lies inside source.path, where its files would be found again"
+            ]
+        )
+    return ingestion.AfterLoad(source.after_load, archive)
 
 
 def _root(source: FilesSource, project_root: Path) -> Path | str:
