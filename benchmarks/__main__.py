@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import definitions_load, files_to_bronze, one_row_run, to_silver
+from benchmarks import definitions_load, files_to_bronze, one_row_run, rest_to_bronze, to_silver
 from benchmarks.harness import bench_server, write_results
 
 DOMAINS = {
     "ingestion": files_to_bronze.measure,
+    "rest": rest_to_bronze.measure,
     "quality": to_silver.measure,
     "definitions": definitions_load.measure,
     "cli": one_row_run.measure,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 import httpx
 
 from datops_assets.errors import ContainerDamagedError
-from datops_assets.ingestion.json_text import ArrayElements, not_json, object_members
+from datops_assets.ingestion.json_text import not_json
 
 _NAMES_SHOWN = 12
+_BLANK = re.compile(r"[ \t\r\n]*+")
+_DECODER = json.JSONDecoder()
+_PATIENT_DECODER = json.JSONDecoder(parse_int=str)
 
 
 class CutOffError(ContainerDamagedError):
@@ -23,30 +28,15 @@ class CutOffError(ContainerDamagedError):
 class Page:
     """An answer that is JSON, and the records in it."""
 
-    body: bytes
-    """UTF-8, as delivered."""
     document: Any
     records: list[Any]
-    """The records with Python's values, to look at; what is loaded is `raw_records`."""
+    """The records with Python's values, to look at; what is loaded is `raws`."""
+    raws: list[bytes]
+    """Each record's own text in one line, otherwise as delivered."""
+    size_bytes: int
     headers: httpx.Headers
     url: httpx.URL
     """Where it came from in the end, without secrets."""
-    path: str | None
-    is_single: bool
-
-    def raw_records(self) -> Iterator[bytes]:
-        """Yield each record's own text in one line, otherwise as delivered.
-
-        A line end can only stand between the parts of valid JSON, where a blank is as good.
-        """
-        if not self.records:
-            return
-        if self.is_single:
-            texts: Iterator[bytes] = iter([_raw_at(self.body, self.path)])
-        else:
-            texts = (element.raw for element in ArrayElements(iter([self.body]), self.path, "the answer"))
-        for text in texts:
-            yield text.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in text or b"\r" in text else text
 
     def link_next(self) -> str | None:
         """Return the address with `rel="next"` of the header Link."""
@@ -73,8 +63,8 @@ def read_page(
     raises     CutOffError: it is no JSON. ContainerDamagedError: the records are not there.
                Neither holds a value of it
     """
-    body = _as_utf8(body, headers)
-    document = _parsed(body)
+    text = _as_text(body, headers)
+    document, raws = _parsed(text, [] if records is None else records.split("."), single=single)
     found = document if records is None else value_at(document, records, missing=_MISSING)
     if found is _MISSING:
         raise ContainerDamagedError(
@@ -91,7 +81,7 @@ def read_page(
             f"a list of records was expected{f' at {records!r}' if records else ''}, found {_shape(found)};"
             " write `records:` with the path to the list, or `single: true` where it is one record"
         )
-    return Page(body, document, found, headers, url, records, single)
+    return Page(document, found, raws, len(body), headers, url)
 
 
 _MISSING = object()
@@ -106,39 +96,121 @@ def value_at(document: Any, path: str, missing: Any = None) -> Any:
     return document
 
 
-def _as_utf8(body: bytes, headers: httpx.Headers) -> bytes:
+def _as_text(body: bytes, headers: httpx.Headers) -> str:
     charset = httpx.Response(200, headers=headers).charset_encoding
     encoding = json.detect_encoding(body)
     if encoding.startswith("utf-8") and charset is not None:
         encoding = charset
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig", "us-ascii", "ascii"):
-        return body
     try:
-        return body.decode(encoding).encode()
+        name = codecs.lookup(encoding).name
+        if name in ("utf-8", "utf-8-sig", "ascii"):
+            # Bytes that are not UTF-8 inside a record are that record's damage, which the loader sees.
+            return body.decode("utf-8-sig", "surrogateescape")
+        return body.decode(name)
     except (LookupError, UnicodeError):
         raise ContainerDamagedError("the answer is not written in the encoding that it names") from None
 
 
-def _parsed(body: bytes) -> Any:
-    # Bytes that are not UTF-8 inside a record are that record's damage, which the loader sees.
-    text = body.decode("utf-8-sig", "surrogateescape")
+def _parsed(text: str, path: list[str], *, single: bool) -> tuple[Any, list[bytes]]:
+    """Return the document, and the texts of the records at a path in it."""
     try:
-        return json.loads(text)
+        try:
+            return _Walk(text, _DECODER, single=single).document(path)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a number of more digits than Python converts
+            return _Walk(text, _PATIENT_DECODER, single=single).document(path)
     except json.JSONDecodeError as error:
         raise CutOffError(
             f"the answer is {not_json(error)} (line {error.lineno}, column {error.colno}); it may be cut off"
         ) from None
-    except ValueError:  # a number of more digits than Python converts
-        return json.loads(text, parse_int=str)
     except RecursionError:
         raise ContainerDamagedError("the answer holds values nested too deeply") from None
 
 
-def _raw_at(body: bytes, path: str | None) -> bytes:
-    text = body.decode("utf-8-sig", "surrogateescape")
-    for name in [] if path is None else path.split("."):
-        text = dict(object_members(text))[name]
-    return text.strip().encode("utf-8", "surrogateescape")
+class _Walk:
+    """One pass over a JSON text: Python's scanner takes each record, and says where it ended."""
+
+    def __init__(self, text: str, decoder: json.JSONDecoder, *, single: bool) -> None:
+        self._text = text
+        self._decoder = decoder
+        self._single = single
+
+    def document(self, path: list[str]) -> tuple[Any, list[bytes]]:
+        """Return the value of the whole text, and the texts of the records at a path in it."""
+        value, end, raws = self._value(self._blank(0), path)
+        if self._blank(end) != len(self._text):
+            raise json.JSONDecodeError("Extra data", self._text, end)
+        return value, raws
+
+    def _value(self, at: int, path: list[str]) -> tuple[Any, int, list[bytes]]:
+        opening = self._text[at : at + 1]
+        if path and opening == "{":
+            return self._object(at, path)
+        if not path and opening == "[" and not self._single:
+            return self._array(at)
+        value, end = self._decoder.raw_decode(self._text, at)
+        return value, end, [self._line(at, end)] if not path and self._single else []
+
+    def _object(self, at: int, path: list[str]) -> tuple[dict[str, Any], int, list[bytes]]:
+        members: dict[str, Any] = {}
+        raws: list[bytes] = []
+        at = self._blank(at + 1)
+        if self._text.startswith("}", at):
+            return members, at + 1, raws
+        while True:
+            if not self._text.startswith('"', at):
+                raise json.JSONDecodeError(
+                    "Expecting property name enclosed in double quotes", self._text, at
+                )
+            name, at = scanstring(self._text, at + 1)
+            at = self._blank(at)
+            if not self._text.startswith(":", at):
+                raise json.JSONDecodeError("Expecting ':' delimiter", self._text, at)
+            at = self._blank(at + 1)
+            if name == path[0]:
+                members[name], at, raws = self._value(at, path[1:])  # of a name that is there twice, the last
+            else:
+                members[name], at = self._decoder.raw_decode(self._text, at)
+            at, is_over = self._separator(at, "}")
+            if is_over:
+                return members, at, raws
+
+    def _array(self, at: int) -> tuple[list[Any], int, list[bytes]]:
+        values: list[Any] = []
+        raws: list[bytes] = []
+        at = self._blank(at + 1)
+        if self._text.startswith("]", at):
+            return values, at + 1, raws
+        decode, line = self._decoder.raw_decode, self._line
+        while True:
+            value, end = decode(self._text, at)
+            values.append(value)
+            raws.append(line(at, end))
+            at, is_over = self._separator(end, "]")
+            if is_over:
+                return values, at, raws
+
+    def _separator(self, at: int, closing: str) -> tuple[int, bool]:
+        at = self._blank(at)
+        found = self._text[at : at + 1]
+        if found == closing:
+            return at + 1, True
+        if found != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", self._text, at)
+        return self._blank(at + 1), False
+
+    def _blank(self, at: int) -> int:
+        match = _BLANK.match(self._text, at)
+        assert match is not None  # the pattern matches nothing, too
+        return match.end()
+
+    def _line(self, at: int, end: int) -> bytes:
+        """Return a value's text; a line end can only stand between its parts, where a blank is as good."""
+        raw = self._text[at:end]
+        if "\n" in raw or "\r" in raw:
+            raw = raw.replace("\r", " ").replace("\n", " ")
+        return raw.encode("utf-8", "surrogateescape")
 
 
 def _shape(value: Any) -> str:

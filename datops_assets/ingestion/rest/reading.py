@@ -67,7 +67,7 @@ class Reading:
                 while place is not None:
                     self._visit(place)
                     page = ahead.take(place)
-                    pages, size = pages + 1, size + len(page.body)
+                    pages, size = pages + 1, size + page.size_bytes
                     following = self._following(place, page)
                     is_full = (
                         pages >= self._limits.pages
@@ -135,7 +135,7 @@ class Reading:
         return following
 
     def _write_page(self, page: Page, write: Write) -> None:
-        raws = list(page.raw_records())
+        raws = page.raws
         if raws:
             digest = page_digest(raws)
             if digest == self._position.last_page:

@@ -68,7 +68,7 @@ class RestSource(Source[RestTable]):
     def sketch(self, table: RestTable) -> list[str]:
         """Name the members of the first page's records, in the order they come."""
         names: dict[str, None] = {}
-        for raw in list(self._first_page(table).raw_records())[:_RECORDS_LOOKED_AT]:
+        for raw in self._first_page(table).raws[:_RECORDS_LOOKED_AT]:
             try:
                 members = object_members(raw.decode())
             except (ValueError, RecursionError):

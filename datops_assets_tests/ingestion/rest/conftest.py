@@ -77,5 +77,5 @@ class RestLab:
 @pytest.fixture
 def lab(warehouse: TestWarehouse, api: Api) -> RestLab:
     """The API declared as source `shop`, its address /orders as table `orders`, one page; waits are short."""
-    declared = rest.Api(url=api.url, allow_private=True, timeout_s=2, tries=3, wait_s=2, backoff_s=0.01)
+    declared = rest.Api(url=api.url, allow_private=True, timeout_s=20, tries=3, wait_s=10, backoff_s=0.01)
     return RestLab(warehouse, api, declared, rest.RestTable(source="shop", name="orders", path="orders"))

@@ -66,7 +66,8 @@ def secure(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(302 if self.path == "/moved" else 200)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/orders")
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(b'[{"id": 1}]')
@@ -100,6 +101,12 @@ def test_a_certificate_must_be_trusted(lab: RestLab, secure: tuple[str, Path]) -
 def test_an_authority_of_our_own_is_trusted_by_its_file(lab: RestLab, secure: tuple[str, Path]) -> None:
     lab.connect(url=secure[0], ca_file=secure[1])
     assert lab.load().rows_added == 1
+
+
+def test_a_redirect_from_https_to_http_is_refused(lab: RestLab, secure: tuple[str, Path]) -> None:
+    lab.connect(url=secure[0], ca_file=secure[1])
+    lab.declare(path="moved")
+    assert "it leads from https to http, where others could read along" in str(lab.refused().error)
 
 
 def test_a_certificate_for_another_name_is_refused(lab: RestLab, secure: tuple[str, Path]) -> None:
