@@ -9,7 +9,7 @@ import typer
 
 from datops_assets.cli.output import Json, say_json, say_table
 from datops_assets.cli.selection import Config, TableName, table_of
-from datops_assets.errors import DeclarationError
+from datops_assets.errors import DeclarationError, TerminalError
 
 if TYPE_CHECKING:
     from datops_assets.components.document import TableDocument
@@ -86,6 +86,33 @@ def _say_tests(label: str, table: TableDocument, as_json: bool) -> None:
                 typer.echo(f"{result.name}: {problem}")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def suggest(
+    table: TableName,
+    config: Config = None,
+    rows: Annotated[int, typer.Option(min=1, help="At most about this many rows are looked at.")] = 100_000,
+    as_json: Json = False,
+) -> None:
+    """Write a contract that what is loaded passes: types, keys, sets, patterns, each with its evidence."""
+    from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.config.settings import read_settings
+    from datops_assets.quality.suggest import suggest_contract
+
+    document, name = table_of(read_settings(), table, config)
+    with open_catalogue() as catalogue:
+        found = suggest_contract(
+            catalogue.conn, document.pipeline, name, rename=document.tables[name].rename, rows=rows
+        )
+    if found is None:
+        raise TerminalError(
+            f"{table}: nothing is loaded yet, so there is nothing to look at; run the pipeline first"
+        )
+    if as_json:
+        say_json({"table": table, **found.as_dict()})
+    else:
+        typer.echo(found.as_yaml())
 
 
 @app.command()

@@ -41,8 +41,8 @@ Severity = Literal["warn", "error", "block"]
 Scalar = bool | int | float | Decimal | datetime | date | str
 Disposition = Literal["append", "replace", "merge", "snapshot"]
 
-_COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_RESERVED = frozenset({"_load_id", "_row", "tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
+COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+RESERVED = frozenset({"_load_id", "_row", "tableoid", "xmin", "xmax", "cmin", "cmax", "ctid"})
 _AGGREGATE = re.compile(r"(count|sum|min|max|avg)\((\*|[a-z][a-z0-9_]{0,62})\)")
 _DATED = frozenset({"date", "time", "timestamp", "timestamptz"})
 
@@ -567,7 +567,7 @@ def _decides(rule: _Judged) -> bool:
 def _problems(contract: Contract) -> Any:
     columns = contract.columns
     for name in columns:
-        if not _COLUMN_NAME.fullmatch(name) or name in _RESERVED:
+        if not COLUMN_NAME.fullmatch(name) or name in RESERVED:
             yield (
                 ("columns", name),
                 "not a column name, expected snake_case of at most 63 characters that datops does not use itself",

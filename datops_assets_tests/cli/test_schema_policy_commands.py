@@ -80,3 +80,17 @@ def test_quarantine_closes_the_contract(shop):
     assert "coupon: not a column of the contract" in reasons
     tried = shop.json("contract", "test", "store.orders", *CONFIG, expect=1)
     assert {"reason": "coupon: not a column of the contract", "records": 1} in tried["reasons"]
+
+
+def test_suggest_prints_a_contract_that_can_be_pasted(shop):
+    shop.run()
+    said = shop.datops("contract", "suggest", "store.customers", *CONFIG).stdout
+    assert said.startswith("# From all 2 row(s) of the live loads.\ncontract:\n  key: [customer_id]")
+    found = shop.json("contract", "suggest", "store.orders", *CONFIG)
+    assert found["contract"]["columns"]["total"] == {"type": "numeric", "required": True}
+    assert found["evidence"]["total"]["seen"].startswith("3 value(s)")
+
+
+def test_nothing_is_suggested_before_the_first_load(shop):
+    said = shop.datops("contract", "suggest", "store.notes", *CONFIG, expect=1).stderr
+    assert "store.notes: nothing is loaded yet" in said
