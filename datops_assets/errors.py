@@ -4,12 +4,14 @@
     ├── RetryableError          try again: the same call may succeed later
     │   ├── WarehouseUnreachableError
     │   ├── SourceUnreachableError
+    │   ├── DestinationUnreachableError
     │   ├── FileChangedError
     │   └── LockTakenError
     ├── TerminalError           stop for a person: nothing changes until somebody acts
     │   ├── DeclarationError    the YAML is wrong (exit code 2)
     │   ├── WarehouseError      the server is missing, too old, refuses us, or is full
     │   ├── SourceRefusedError  a source is there and says no: credentials, permissions, no such table
+    │   ├── DestinationRefusedError  a destination says no: credentials, permissions, other columns
     │   ├── ContainerDamagedError   a file as a whole cannot be read
     │   ├── LoadRefusedError    a policy of the document says no
     │   │   └── SchemaFrozenError   `schema: freeze`, and the columns are others
@@ -52,6 +54,10 @@ class SourceUnreachableError(RetryableError):
 class FileChangedError(RetryableError):
     """A file grew, shrank or vanished while it was being read; nothing of it was kept."""
 
+class DestinationUnreachableError(RetryableError):
+    """A destination does not answer, or stopped in the middle."""
+
+
 
 class LockTakenError(RetryableError):
     """Another process works on the same table."""
@@ -76,6 +82,10 @@ class SourceRefusedError(TerminalError):
 class ContainerDamagedError(TerminalError):
     """A file as a whole cannot be read (cut gzip, broken Parquet); it was refused whole."""
 
+class DestinationRefusedError(TerminalError):
+    """A destination is there and says no; it is as it was."""
+
+
 
 class LoadRefusedError(TerminalError):
     """A policy of the document refuses this load; nothing was written."""
@@ -91,3 +101,15 @@ class SchemaFrozenError(LoadRefusedError):
 
 class BlockedError(TerminalError):
     """A blocking check failed before commit; silver is as it was."""
+class BackupError(TerminalError):
+    """A backup, a restore or a drill could not be done; nothing half done counts as good."""
+
+
+class BackupDamagedError(BackupError):
+    """What a destination keeps is not what was written: changed, cut off, missing, or another file."""
+
+
+class BackupRefusedError(BackupError):
+    """It would overwrite or remove something that it was not told to by name."""
+
+

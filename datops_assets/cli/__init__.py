@@ -27,6 +27,7 @@ def _app() -> typer.Typer:
         generate,
         load,
         pipeline,
+        export,
         plugins,
         quarantine,
         up,
@@ -53,6 +54,7 @@ def _app() -> typer.Typer:
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")
     app.add_typer(cdc.app, name="cdc")
+    app.add_typer(export.app, name="export")
     app.add_typer(generate.app, name="generate")
     app.add_typer(warehouse.app, name="warehouse")
     app.add_typer(warehouse.db_app, name="db")

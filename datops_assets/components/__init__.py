@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datops_assets.components.alerts import FailureWebhook
+    from datops_assets.components.databases.component import TeamDatabase
+    from datops_assets.components.export import Export
     from datops_assets.components.gold import Gold
     from datops_assets.components.pipeline import Pipeline
     from datops_assets.components.shop_generator import ShopGenerator
     from datops_assets.components.streams.component import ChangeStream
 
-__all__ = ["ChangeStream", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator"]
+__all__ = ["ChangeStream", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator"]
 
 _HOME = {
+    "Export": "export",
     "ChangeStream": "streams.component",
     "FailureWebhook": "alerts",
     "Gold": "gold",

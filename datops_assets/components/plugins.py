@@ -15,6 +15,7 @@ from datops_assets.errors import TerminalError
 
 GROUPS = {
     "datops.sources": "kinds of sources: `source: {type: …}`",
+    "datops.destinations": "kinds of destinations: `destination: {type: …}` of an export",
     "datops.transforms": "steps of transformations: `transforms: {…: {steps: [{name: …}]}}`",
 }
 """Entry point groups, and what a plug-in in it adds."""
@@ -97,7 +98,16 @@ def _check_transform(name: str) -> str:
     return step.summary()
 
 
+def _check_destination(name: str) -> str:
+    from datops_assets.components.destinations import BUILT_IN, destination_kind
+
+    if name in BUILT_IN:
+        raise PluginError(f"datops has a destination of the name {name!r} itself; ask its author for another")
+    return destination_kind(name).summary()
+
+
 _CHECKS: dict[str, Callable[[str], str]] = {
+    "datops.destinations": _check_destination,
     "datops.sources": _check_source,
     "datops.transforms": _check_transform,
 }

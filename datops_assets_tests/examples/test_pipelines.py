@@ -149,3 +149,27 @@ def test_the_configuration_has_its_schedule_and_tags_in_dagster(project, shop_da
     tags = {key.to_user_string(): graph.get(key).tags for key in graph.get_all_asset_keys()}
     assert tags["silver/webshop/paid_orders"]["pii"] == "masked"
     assert {each["domain"] for each in tags.values()} == {"sales"}
+
+
+READINGS = """\
+station,measured_at,celsius
+oslo,2026-07-01 06:00,11.5
+oslo,2026-07-01 14:00,24.5
+oslo,2026-07-02 14:00,19.0
+rome,2026-07-01 14:00,33.0
+rome,2026-07-02 14:00,36.25
+rome,2026-07-02 15:00,999
+"""
+
+
+def test_the_etl_script_reads_checks_sums_up_and_writes_files(project):
+    file = project / "weather" / "readings" / "1.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(READINGS)
+    said = script("etl_pipeline.py", project, ETL_DIR="weather", ETL_OUT="reports")
+    assert "readings: 5 rows to " in said
+    warmest = (project / "reports" / "warmest.csv").read_text().splitlines()
+    assert warmest == [
+        "station,day,mean,highest", "oslo,2026-07-01,18.00,24.50", "rome,2026-07-02,36.25,36.25",
+    ]  # fmt: skip
+    assert (project / "reports" / "readings.parquet").is_file()
