@@ -22,12 +22,13 @@ def _app() -> typer.Typer:
     from datops_assets.cli import (
         cdc,
         contract,
+        database,
         demo,
         doctor,
+        export,
         generate,
         load,
         pipeline,
-        export,
         plugins,
         quarantine,
         up,
@@ -54,6 +55,7 @@ def _app() -> typer.Typer:
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")
     app.add_typer(cdc.app, name="cdc")
+    app.add_typer(database.app, name="database")
     app.add_typer(export.app, name="export")
     app.add_typer(generate.app, name="generate")
     app.add_typer(warehouse.app, name="warehouse")

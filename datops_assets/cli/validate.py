@@ -26,7 +26,14 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
-    from datops_assets.components.declarations import Declared, is_stream, read_declared, read_streams
+    from datops_assets.components.declarations import (
+        Declared,
+        is_stream,
+        is_team_database,
+        read_declared,
+        read_streams,
+        read_team_databases,
+    )
     from datops_assets.components.sources import document_schema
     from datops_assets.config.settings import read_settings
 
@@ -35,11 +42,16 @@ def validate(
     root = read_settings().project_root
     given = paths or []
     of_streams = [path for path in given if path.is_file() and is_stream(path)]
-    of_pipelines = [path for path in given if path not in of_streams]
+    of_databases = [path for path in given if path.is_file() and is_team_database(path)]
+    of_pipelines = [path for path in given if path not in of_streams + of_databases]
     declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
     streams, problems = (
         read_streams(root, folders + of_streams) if folders + of_streams or not given else ([], [])
+    )
+    declared.problems.extend(problems)
+    databases, problems = (
+        read_team_databases(root, folders + of_databases) if folders + of_databases or not given else ([], [])
     )
     declared.problems.extend(problems)
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
@@ -50,6 +62,7 @@ def validate(
                 "problems": problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
                 "streams": [loaded.document.stream for loaded in streams],
+                "databases": [loaded.document.name for loaded in databases],
             }
         )
     if problems:
@@ -62,6 +75,8 @@ def validate(
         if streams:
             followed = sum(len(loaded.document.tables) for loaded in streams)
             typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")
+        if databases:
+            typer.echo(f"{len(databases)} database(s) are valid")
 
 
 def _failed_tests(documents: list[LoadedDocument]) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datops_assets.components.shop_generator import ShopGenerator
     from datops_assets.components.streams.component import ChangeStream
 
-__all__ = ["ChangeStream", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator"]
+__all__ = ["ChangeStream", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator", "TeamDatabase"]
 
 _HOME = {
     "Export": "export",
@@ -27,6 +27,7 @@ _HOME = {
     "Gold": "gold",
     "Pipeline": "pipeline",
     "ShopGenerator": "shop_generator",
+    "TeamDatabase": "databases.component",
 }
 
 

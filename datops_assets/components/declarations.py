@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datops_assets.components.databases.document import (
+    TEAM_DATABASE_TYPE,
+    LoadedTeamDatabase,
+    check_names,
+    read_team_database,
+)
 from datops_assets.components.documents import (
     LoadedDocument,
     check_beside,
@@ -78,6 +84,31 @@ def read_streams(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[L
         except DeclarationError as error:
             problems += error.problems
     return streams, problems
+
+
+def read_team_databases(
+    project_root: Path, paths: Sequence[Path] = ()
+) -> tuple[list[LoadedTeamDatabase], list[str]]:
+    """Read the documents of team databases at `paths`, files or folders, and say what is wrong with them.
+
+    By default all of the code location; in a folder those that a `defs.yaml` of type TeamDatabase names.
+    """
+    databases: list[LoadedTeamDatabase] = []
+    problems: list[str] = []
+    for file in _files(paths or [defs_folder()], problems, TEAM_DATABASE_TYPE, "database.yaml"):
+        try:
+            databases.append(read_team_database(file, project_root))
+        except DeclarationError as error:
+            problems += error.problems
+    return databases, problems + check_names(databases)
+
+
+def is_team_database(path: Path) -> bool:
+    """Whether a file looks like the document of a team's database; as `is_stream`."""
+    with suppress(DeclarationError):
+        values = read_yaml(path).values
+        return isinstance(values, dict) and "database" in values
+    return False
 
 
 def is_stream(path: Path) -> bool:

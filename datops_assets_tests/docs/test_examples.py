@@ -62,6 +62,18 @@ def test_every_stream_document_shown_is_valid(block, tmp_path, monkeypatch):
     assert read_stream(_write(block, tmp_path), tmp_path).document.change_stream().tables
 
 
+def _is_team_database(block: Block) -> bool:
+    values = yaml.safe_load(block.text) if block.language == "yaml" else None
+    return isinstance(values, dict) and "database" in values
+
+
+@pytest.mark.parametrize("block", list(filter(_is_team_database, BLOCKS)), ids=str)
+def test_every_team_database_shown_is_valid(block, tmp_path):
+    from datops_assets.components.databases.document import read_team_database
+
+    assert read_team_database(_write(block, tmp_path), tmp_path).document.desired().logins
+
+
 @pytest.mark.parametrize(
     "block", [b for b in BLOCKS if b.language == "yaml" and b.text.startswith("contract:")], ids=str
 )

@@ -1,0 +1,176 @@
+"""`datops database`: databases of teams, declared and guarded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from datops_assets.cli.output import Json, say_fields, say_json
+from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datops_assets.components.databases.document import TeamDatabaseDocument
+    from datops_assets.databases import Plan, Step
+
+app = typer.Typer(help="Databases of teams: declared, applied, guarded.", no_args_is_help=True)
+
+DatabaseName = Annotated[
+    str | None, typer.Argument(metavar="[DATABASE]", help="Name of a declared database.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A document that is not part of defs/.")]
+AllowDrop = Annotated[
+    list[str] | None, typer.Option(help="Drop this role of ours that no document names any more.")
+]
+Adopt = Annotated[
+    list[str] | None, typer.Option(help="Take over this role, schema or database that datops did not make.")
+]
+
+
+@app.command()
+def plan(
+    name: DatabaseName = None,
+    config: Config = None,
+    allow_drop: AllowDrop = None,
+    adopt: Adopt = None,
+    as_json: Json = False,
+) -> None:
+    """Show each statement that would bring the server to what the document declares; changes nothing."""
+    found = _plan(name, config, allow_drop or [], adopt or [])
+    if as_json:
+        say_json(_planned(found))
+        return
+    _say_steps(found.steps, "nothing to do")
+    _say_kept(found)
+
+
+@app.command()
+def apply(
+    name: DatabaseName = None,
+    config: Config = None,
+    allow_drop: AllowDrop = None,
+    adopt: Adopt = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the server to what the document declares; passwords are made and kept, never printed."""
+    from datops_assets.databases import apply as apply_all
+
+    document, root = _document(name, config)
+    store = document.store(root)
+    done = apply_all(
+        document.connect(root), document.desired(), store, datetime.now(UTC),
+        allow_drop=allow_drop or [], adopt=adopt or [],
+    )  # fmt: skip
+    where = {
+        login: store.where(document.name, login) for login, one in document.logins.items() if not one.absent
+    }
+    if document.absent:
+        where = {}
+    if as_json:
+        say_json(
+            {"applied": [_shown(step) for step in done.done], "left": _planned(done.left), "secrets": where}
+        )
+    else:
+        _say_steps(done.done, "nothing to do")
+        _say_kept(done.left)
+        if where:
+            say_fields({f"password of {login}": place for login, place in where.items()})
+    if done.left.steps:
+        if not as_json:
+            typer.echo("somebody changed it meanwhile; still to do:", err=True)
+            _say_steps(done.left.steps, "")
+        raise typer.Exit(1)
+
+
+@app.command()
+def drift(name: DatabaseName = None, config: Config = None, as_json: Json = False) -> None:
+    """Say whether the server has what the document declares; exit code 1 where it has not."""
+    found = _plan(name, config, [], [])
+    if as_json:
+        say_json({"drifted": bool(found.steps), **_planned(found)})
+    else:
+        _say_steps(found.steps, "no drift")
+        _say_kept(found)
+    if found.steps:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rotate(
+    name: DatabaseName = None,
+    login: Annotated[str, typer.Option(help="The login.")] = ...,  # type: ignore[assignment]
+    config: Config = None,
+    grace_h: Annotated[float, typer.Option(help="Hours that the password before stays good.")] = 24,
+    hurry: Annotated[
+        bool, typer.Option("--hurry", help="Also where the last rotation's grace is not over.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Give a login its next password without downtime: its two roles take turns."""
+    from datops_assets.databases import rotate as rotate_one
+
+    document, root = _document(name, config)
+    store = document.store(root)
+    grace = timedelta(hours=grace_h)
+    secret = rotate_one(
+        document.connect(root), document.desired(), store, login, datetime.now(UTC), grace, hurry=hurry
+    )
+    fields = {
+        "user": secret.user,
+        "password": store.where(document.name, login),
+        "before": secret.previous_until,
+    }
+    if as_json:
+        say_json(fields)
+    else:
+        say_fields({**fields, "before": f"good until {secret.previous_until}"})
+
+
+def _plan(name: str | None, config: Path | None, allow_drop: list[str], adopt: list[str]) -> Plan:
+    from datops_assets.databases import read_plan
+
+    document, root = _document(name, config)
+    connect, store = document.connect(root), document.store(root)
+    return read_plan(connect, document.desired(), store, allow_drop=allow_drop, adopt=adopt)
+
+
+def _planned(found: Plan) -> dict[str, Any]:
+    return {"steps": [_shown(step) for step in found.steps], "kept": list(found.kept)}
+
+
+def _shown(step: Step) -> dict[str, Any]:
+    return {"statement": step.statement, "why": step.why, "drops": step.drops}
+
+
+def _say_steps(steps: tuple[Step, ...], nothing: str) -> None:
+    for step in steps:
+        typer.echo(f"{step.statement};  -- {step.why}")
+    if not steps:
+        typer.echo(nothing)
+
+
+def _say_kept(found: Plan) -> None:
+    for line in found.kept:
+        typer.echo(f"-- {line}")
+
+
+def _document(name: str | None, config: Path | None) -> tuple[TeamDatabaseDocument, Path]:
+    """The database that a call means, and the project's root.
+
+    raises    DeclarationError: there is no such database, or its document is wrong
+    """
+    from datops_assets.components.declarations import read_team_databases
+    from datops_assets.config.settings import read_settings
+
+    root = read_settings().project_root
+    databases, problems = read_team_databases(root, [config] if config else [])
+    if problems:
+        raise DeclarationError(problems)
+    found = [one.document for one in databases if name in (None, one.document.name)]
+    if len(found) == 1:
+        return found[0], root
+    known = ", ".join(one.document.name for one in databases) or "none"
+    said = f"there is no database {name!r}" if name else "which database?"
+    raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])

@@ -1,0 +1,267 @@
+"""The document of a team's database: one YAML file for each team, environment and database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from datops_assets.components.document import Part
+from datops_assets.components.sources.database import DatabaseSource
+from datops_assets.components.sources.templates import fill_in, unset_variables
+from datops_assets.components.texts import Cron, Owner, TableName, Tags
+from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.config.settings import expand, read_secret, read_settings
+from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from datops_assets.databases import Connect, SecretStore, TeamDatabase
+    from datops_assets.resources.warehouse import Warehouse
+
+TEAM_DATABASE_TYPE = "datops_assets.components.TeamDatabase"
+_LONGEST_NAME = 36
+"""With `_<login>_a` behind it PostgreSQL's 63 are not passed."""
+_LONGEST_LOGIN = 20
+_SYSTEM = ("pg_", "information_schema")
+
+
+def _login_name(value: str) -> str:
+    if len(value) > _LONGEST_LOGIN:
+        raise ValueError(f"the name of a login is too long, expected at most {_LONGEST_LOGIN} characters")
+    if value in ("owner", "writer", "reader"):
+        raise ValueError("a role of the database has this name, expected another")
+    return value
+
+
+def _schema_name(value: str) -> str:
+    if value.startswith(_SYSTEM):
+        raise ValueError("a schema of PostgreSQL itself, expected a name that does not begin with pg_")
+    return value
+
+
+LoginName = Annotated[TableName, AfterValidator(_login_name)]
+SchemaName = Annotated[TableName, AfterValidator(_schema_name)]
+Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
+
+
+class LimitsDocument(Part):
+    """What one session may take; 0 for no limit of ours. Left out: as the database says, then as below."""
+
+    statement_s: Seconds | None = Field(None, description="Longest statement. Default 300.")
+    lock_s: Seconds | None = Field(None, description="Longest wait for a lock. Default 30.")
+    idle_in_transaction_s: Seconds | None = Field(
+        None, description="Longest pause inside a transaction. Default 60."
+    )
+    idle_session_s: Seconds | None = Field(
+        None, description="Longest pause between statements. Default 3600."
+    )
+    transaction_s: Seconds | None = Field(
+        None, description="Longest transaction (PostgreSQL 17 up; the watchdog holds it before). Default 900."
+    )
+    temp_file_mb: int | None = Field(
+        None, ge=0, le=10_000_000, description="Most disk for sorts and hashes of one session. Default 1024."
+    )
+
+
+class LoginDocument(Part):
+    """One way in: of a program, or of a person."""
+
+    access: Literal["owner", "writer", "reader"] = Field(
+        description="`owner` makes and changes tables, `writer` reads and changes rows, `reader` reads."
+    )
+    connections: int = Field(5, ge=1, le=10_000, description="Most connections at once.")
+    limits: LimitsDocument = LimitsDocument()
+    expires: date | None = Field(None, description="Last day (UTC) on which it is let in.")
+    rotate_after_days: int | None = Field(
+        None, ge=1, le=3650, description="The check `passwords` warns when the password is older."
+    )
+    password_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Variable that holds the password. Left out: datops makes it and keeps it in a file.",
+    )
+    absent: bool = Field(
+        False, description="`true` removes the login; leaving it out of the document does not."
+    )
+
+
+class ServerDocument(DatabaseSource):
+    """The server, and the superuser who makes the roles there."""
+
+    type: Literal["database"] = "database"
+
+
+class TeamDatabaseDocument(Part):
+    """One database of a team."""
+
+    database: TableName = Field(description="Its name; roles and logins begin with it.")
+    team: str = Field(min_length=1, description="Who answers for it.")
+    environment: TableName | None = Field(
+        None, description="Behind the name: `sales` in `test` is `sales_test`."
+    )
+    description: str | None = None
+    owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
+    tags: Tags = Field(default_factory=dict)
+    server: ServerDocument | None = Field(None, description="Default: the server of the warehouse.")
+    inside: str | None = Field(
+        None, min_length=1, max_length=63, description="Database of others in which to have schemas only."
+    )
+    schemas: list[SchemaName] = Field(
+        default_factory=list, description="Default: `main`, and with `inside` one of the database's name."
+    )
+    connections: int = Field(50, ge=1, le=100_000, description="Most connections of all logins together.")
+    limits: LimitsDocument = LimitsDocument()
+    logins: dict[LoginName, LoginDocument] = Field(default_factory=dict)
+    schedule: Cron | None = Field(None, description="Cron line (UTC) of the checks.")
+    absent: bool = Field(False, description="`true` removes database, roles and passwords.")
+
+    @field_validator("server")
+    @classmethod
+    def _postgres(cls, server: ServerDocument | None) -> ServerDocument | None:
+        if server is not None and not server.url.startswith(("postgresql://", "postgres://", "${")):
+            raise ValueError(
+                "not a PostgreSQL server, expected a URL such as postgresql://admin@host/postgres"
+            )
+        return server
+
+    @model_validator(mode="after")
+    def _short_enough(self) -> TeamDatabaseDocument:
+        if len(self.name) > _LONGEST_NAME:
+            raise ValueError(f"{self.name} is too long, expected at most {_LONGEST_NAME} characters")
+        names = [f"{self.name}_{login}_{turn}" for login in self.logins for turn in ("a", "b")]
+        taken = {f"{self.name}_{access}" for access in ("owner", "writer", "reader")}
+        if len(set(names)) != len(names) or taken & set(names):
+            raise ValueError("two logins make roles of one name, expected names that stay apart")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the database, and the beginning of its roles' names."""
+        return f"{self.database}_{self.environment}" if self.environment else self.database
+
+    def desired(self) -> TeamDatabase:
+        """What the domain plans by."""
+        from datops_assets.databases import Limits, Login, TeamDatabase
+
+        def limits(login: LoginDocument) -> Limits:
+            said = {**self.limits.model_dump(exclude_none=True), **login.limits.model_dump(exclude_none=True)}
+            return Limits(**{key: value or None for key, value in said.items()})
+
+        logins = tuple(
+            Login(
+                name,
+                login.access,
+                login.connections,
+                limits(login),
+                datetime.combine(login.expires, time.max, UTC).replace(microsecond=0)
+                if login.expires
+                else None,
+                login.absent,
+            )
+            for name, login in self.logins.items()
+        )
+        return TeamDatabase(
+            name=self.name,
+            database=self.inside or self.name,
+            schemas=tuple(self.schemas) or ((self.name,) if self.inside else ("main",)),
+            logins=logins,
+            whole=self.inside is None,
+            connections=self.connections,
+            absent=self.absent,
+        )
+
+    def administrator(self, project_root: Path) -> Warehouse:
+        """The server, as its superuser; started where it is our own. Holds the password.
+
+        raises    DeclarationError, TerminalError: a variable is not set; WarehouseError: nobody lets us in
+        """
+        return open_server(self.server, project_root)
+
+    def connect(self, project_root: Path) -> Connect:
+        """Opens connections as administrator."""
+        server = self.administrator(project_root)
+
+        def connect(dbname: str | None) -> psycopg.Connection:
+            return (server.at(dbname) if dbname else server).connect()
+
+        return connect
+
+    def store(self, project_root: Path) -> SecretStore:
+        """Where the passwords are."""
+        from datops_assets.databases import FileStore, StoreOfEach, VariableStore
+
+        desired = self.desired()
+        variables = {
+            (self.name, login.name): (variable, desired.pair(login)[0])
+            for login in desired.logins
+            if (variable := self.logins[login.name].password_env)
+        }
+        others = VariableStore(variables, lambda name: expand(name, project_root))
+        folder = read_settings(project_root).home / "secrets" / "databases"
+        return StoreOfEach(FileStore(folder), dict.fromkeys(variables, others))
+
+
+def open_server(server: ServerDocument | None, project_root: Path) -> Warehouse:
+    """The server a document names, else the warehouse's; as `TeamDatabaseDocument.administrator`."""
+    from dataclasses import replace
+
+    from datops_assets.resources.warehouse import check_version, open_warehouse, parse_url
+
+    if server is None:
+        return open_warehouse(read_settings(project_root))
+    parsed = parse_url(fill_in(server.url), "server.url")
+    if server.password_env:
+        secret = read_secret(server.password_env, project_root).get_secret_value()
+        parsed = replace(parsed, password=secret)
+    return check_version(parsed)
+
+
+@dataclass(frozen=True)
+class LoadedTeamDatabase:
+    """A document that is right in itself, and the file it came from."""
+
+    document: TeamDatabaseDocument
+    source: YamlSource
+
+
+def read_team_database(path: Path, project_root: Path) -> LoadedTeamDatabase:
+    """Read one file.
+
+    raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
+    """
+    try:
+        shown = str(path.resolve().relative_to(project_root.resolve()))
+    except ValueError:
+        shown = str(path)
+    source = read_yaml(path, shown_as=shown)
+    document = validate(source, TeamDatabaseDocument)
+    unset = unset_variables(document.server.url) if document.server else []
+    if unset:
+        raise DeclarationError(
+            [
+                source.problem(
+                    ["server", "url"],
+                    f"the variable {name} is not set, expected it in the environment or in .env",
+                )
+                for name in unset
+            ]
+        )
+    return LoadedTeamDatabase(document, source)
+
+
+def check_names(databases: list[LoadedTeamDatabase]) -> list[str]:
+    """Two documents of one name on one server would undo each other."""
+    seen: dict[tuple[str, str], LoadedTeamDatabase] = {}
+    problems = []
+    for loaded in databases:
+        where = loaded.document.server.url if loaded.document.server else ""
+        first = seen.setdefault((where, loaded.document.name), loaded)
+        if first is not loaded:
+            what = f"{first.source.file} declares {loaded.document.name} too, expected one document for each"
+            problems.append(loaded.source.problem(["database"], what))
+    return problems
