@@ -54,9 +54,9 @@ class SourceUnreachableError(RetryableError):
 class FileChangedError(RetryableError):
     """A file grew, shrank or vanished while it was being read; nothing of it was kept."""
 
+
 class DestinationUnreachableError(RetryableError):
     """A destination does not answer, or stopped in the middle."""
-
 
 
 class LockTakenError(RetryableError):
@@ -82,9 +82,9 @@ class SourceRefusedError(TerminalError):
 class ContainerDamagedError(TerminalError):
     """A file as a whole cannot be read (cut gzip, broken Parquet); it was refused whole."""
 
+
 class DestinationRefusedError(TerminalError):
     """A destination is there and says no; it is as it was."""
-
 
 
 class LoadRefusedError(TerminalError):
@@ -101,6 +101,8 @@ class SchemaFrozenError(LoadRefusedError):
 
 class BlockedError(TerminalError):
     """A blocking check failed before commit; silver is as it was."""
+
+
 class BackupError(TerminalError):
     """A backup, a restore or a drill could not be done; nothing half done counts as good."""
 
@@ -111,5 +113,3 @@ class BackupDamagedError(BackupError):
 
 class BackupRefusedError(BackupError):
     """It would overwrite or remove something that it was not told to by name."""
-
-

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datops_assets.cli.output import Json, say_json, say_table
+from datops_assets.cli.output import Json, say_json, say_rows, say_table
 from datops_assets.cli.selection import Config, TableName, table_of
 from datops_assets.errors import DeclarationError, TerminalError
 
@@ -113,6 +113,51 @@ def suggest(
         say_json({"table": table, **found.as_dict()})
     else:
         typer.echo(found.as_yaml())
+
+
+@app.command()
+def diff(
+    table: TableName,
+    config: Config = None,
+    judge: Annotated[
+        bool, typer.Option("--judge/--no-judge", help="Also judge what is loaded, keeping nothing of it.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Hold the declared contract against the one silver was judged by, and against what is delivered now."""
+    import dataclasses
+
+    from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.config.settings import read_settings
+    from datops_assets.quality.contract_diff import diff_contract
+    from datops_assets.quality.judged import Subject
+
+    document, name = table_of(read_settings(), table, config)
+    spec = document.tables[name]
+    if spec.contract is None:
+        raise DeclarationError([f"{table} has no contract to compare; see: datops contract suggest {table}"])
+    subject = Subject(document.pipeline, name, spec.contract, spec.rename, spec.disposition)
+    with open_catalogue() as catalogue:
+        found = diff_contract(catalogue.conn, subject, judge=judge)
+    if as_json:
+        say_json({**dataclasses.asdict(found), "newly_failing": found.newly_failing})
+        return
+    for rows, nothing, head in (
+        (found.judged_by, "silver was judged by this contract, or not yet", "judged_by"),
+        (found.delivered, "the deliveries have the contract's columns, and no others", "delivered"),
+    ):
+        named = [{"what": row.what, "declared": row.declared, head: row.found} for row in rows]
+        say_rows(named, ["what", "declared", head], False, nothing)
+    if found.dry is not None:
+        typer.echo(f"{found.dry.failing} of {found.dry.rows} row(s) would be set aside")
+        say_rows(
+            [{"reason": reason, "more_rows": rows} for reason, rows in found.newly_failing.items()],
+            ["reason", "more_rows"],
+            False,
+            "no row would newly fail",
+        )
+        for sentence in found.dry.not_judged:
+            typer.echo(f"not judged: {sentence}")
 
 
 @app.command()

@@ -49,7 +49,7 @@ from datops_assets.quality.work import (
 
 Connection = psycopg.Connection[Any]
 
-_SETTINGS = """
+SETTINGS = """
 set local timezone = 'UTC'; set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres';
 set local bytea_output = 'hex'; set local extra_float_digits = 1; set local standard_conforming_strings = on;
 -- Bounds sorts and hashes, which spill to disk past it: peak memory does not grow with the table.
@@ -84,7 +84,7 @@ class Run:
 
     def __init__(self, conn: Connection, subject: Subject, number: int) -> None:
         self.conn, self.subject, self.number = conn, subject, number
-        conn.execute(_SETTINGS)
+        conn.execute(SETTINGS)
         delivered = read_delivered(conn, subject.source, subject.table)
         self.query = RowQuery(subject, delivered, record.has_dropped_records(conn, number))
         self.silver = Silver(conn, subject)

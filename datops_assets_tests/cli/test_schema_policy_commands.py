@@ -94,3 +94,15 @@ def test_suggest_prints_a_contract_that_can_be_pasted(shop):
 def test_nothing_is_suggested_before_the_first_load(shop):
     said = shop.datops("contract", "suggest", "store.notes", *CONFIG, expect=1).stderr
     assert "store.notes: nothing is loaded yet" in said
+
+
+def test_diff_names_what_a_changed_contract_changes(shop):
+    shop.run()
+    shop.declare("min: 0}", "min: 6}")
+    found = shop.json("contract", "diff", "store.orders", *CONFIG)
+    assert [row["what"] for row in found["judged_by"]] == ["column total"]
+    assert found["newly_failing"] == {"total: below the minimum": 1}
+    said = shop.datops("contract", "diff", "store.orders", *CONFIG).stdout
+    assert "3 of 3 row(s) would be set aside" in said
+    quick = shop.json("contract", "diff", "store.orders", "--no-judge", *CONFIG)
+    assert quick["dry"] is None
