@@ -28,9 +28,11 @@ def validate(
     """Check documents without touching a warehouse or a file they name."""
     from datops_assets.components.declarations import (
         Declared,
+        is_export,
         is_stream,
         is_team_database,
         read_declared,
+        read_exports,
         read_streams,
         read_team_databases,
     )
@@ -43,7 +45,9 @@ def validate(
     given = paths or []
     of_streams = [path for path in given if path.is_file() and is_stream(path)]
     of_databases = [path for path in given if path.is_file() and is_team_database(path)]
-    of_pipelines = [path for path in given if path not in of_streams + of_databases]
+    of_exports = [path for path in given if path.is_file() and is_export(path)]
+    others = of_streams + of_databases + of_exports
+    of_pipelines = [path for path in given if path not in others]
     declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
     streams, problems = (
@@ -52,6 +56,10 @@ def validate(
     declared.problems.extend(problems)
     databases, problems = (
         read_team_databases(root, folders + of_databases) if folders + of_databases or not given else ([], [])
+    )
+    declared.problems.extend(problems)
+    exports, problems = (
+        read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
     )
     declared.problems.extend(problems)
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
@@ -63,6 +71,7 @@ def validate(
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
                 "streams": [loaded.document.stream for loaded in streams],
                 "databases": [loaded.document.name for loaded in databases],
+                "exports": [document.export for document in exports],
             }
         )
     if problems:
@@ -77,6 +86,8 @@ def validate(
             typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")
         if databases:
             typer.echo(f"{len(databases)} database(s) are valid")
+        if exports:
+            typer.echo(f"{len(exports)} export(s) are valid")
 
 
 def _failed_tests(documents: list[LoadedDocument]) -> list[str]:

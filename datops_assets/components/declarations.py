@@ -20,11 +20,13 @@ from datops_assets.components.documents import (
     check_together,
     read_documents,
 )
+from datops_assets.components.export_document import ExportDocument, read_export
 from datops_assets.components.streams.document import STREAM_TYPE, LoadedStream, read_stream
 from datops_assets.components.yaml_source import read_yaml
 from datops_assets.errors import DeclarationError
 
 PIPELINE_TYPE = "datops_assets.components.Pipeline"
+EXPORT_TYPE = "datops_assets.components.Export"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,27 @@ def is_team_database(path: Path) -> bool:
     with suppress(DeclarationError):
         values = read_yaml(path).values
         return isinstance(values, dict) and "database" in values
+    return False
+
+
+def read_exports(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[ExportDocument], list[str]]:
+    """Read the export documents at `paths`, files or folders, and say what is wrong with them."""
+    exports: list[ExportDocument] = []
+    problems: list[str] = []
+    for file in _files(paths or [defs_folder()], problems, EXPORT_TYPE, "export.yaml"):
+        shown = str(file.relative_to(project_root)) if file.is_relative_to(project_root) else str(file)
+        try:
+            exports.append(read_export(file, shown))
+        except DeclarationError as error:
+            problems += error.problems
+    return exports, problems
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file looks like an export document; as `is_stream`."""
+    with suppress(DeclarationError):
+        values = read_yaml(path).values
+        return isinstance(values, dict) and "export" in values
     return False
 
 

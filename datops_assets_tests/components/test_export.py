@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -109,3 +110,13 @@ def test_the_component_reads_the_document_beside_it(document, project):
 
     made = Export(document="export.yaml").build_defs(Context())
     assert {job.name for job in made.jobs} == {"reports_export"}
+
+
+def test_validate_reads_export_documents_too(document):
+    answer = CliRunner().invoke(_app(), ["validate", "export.yaml"])
+    assert answer.exit_code == 0, answer.output
+    assert "1 export(s) are valid" in answer.output
+    Path("export.yaml").write_text(EXPORT + "    colums: [id]\n")
+    refused = CliRunner().invoke(_app(), ["validate", "export.yaml"])
+    assert refused.exit_code == 2
+    assert "export.yaml:15: tables.orders.colums: unknown key, did you mean `columns`?" in refused.output
