@@ -240,5 +240,10 @@ def test_a_next_address_by_the_other_scheme_is_asked_by_ours() -> None:
     base = httpx.URL("https://api.example.com:8443/v1")
     request = request_of(base, table, {}, "http://api.example.com/v1/orders?page=2")
     assert str(request.url) == "https://api.example.com:8443/v1/orders?page=2"
-    with pytest.raises(SourceRefusedError):
-        request_of(base, table, {}, "https://api.example.com:1/v1/orders?page=2")
+    for other in (
+        "https://api.example.com:1/v1/orders?page=2",
+        "https://evil.example:8443/v1/orders",
+        "ftp://x",
+    ):
+        with pytest.raises(SourceRefusedError):
+            request_of(base, table, {}, other)
