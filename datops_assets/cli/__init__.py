@@ -21,6 +21,7 @@ def _app() -> typer.Typer:
 
     from datops_assets.cli import (
         cdc,
+        connector,
         contract,
         database,
         demo,
@@ -50,6 +51,7 @@ def _app() -> typer.Typer:
     app.command("validate")(validate.validate)
     app.command("doctor")(doctor.doctor)
     app.add_typer(pipeline.app, name="pipeline")
+    app.add_typer(connector.app, name="connector")
     app.add_typer(plugins.app, name="plugins")
     app.add_typer(load.app, name="load")
     app.add_typer(quarantine.app, name="quarantine")

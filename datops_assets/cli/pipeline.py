@@ -1,4 +1,4 @@
-"""`datops pipeline`: list, plan, run, status, rebuild, drift, sql."""
+"""`datops pipeline`: list, create, plan, run, status, rebuild, drift, sql."""
 
 from __future__ import annotations
 
@@ -61,6 +61,53 @@ def list_pipelines(config: Config = None, as_json: Json = False) -> None:
         as_json,
         "no pipeline is declared; copy datops_assets/defs/sources/shop",
     )
+
+
+@app.command()
+def create(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A document to check and to add to the project.")
+    ] = None,
+    from_url: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="A database to make a document of; no password."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; default: the database's.")] = None,
+    password_env: Annotated[
+        str | None, typer.Option(help="Variable that holds the database's password.")
+    ] = None,
+    schema: Annotated[str | None, typer.Option(help="Only tables of this schema.")] = None,
+    include: Annotated[str | None, typer.Option(help="Only tables like this: `sales.*`, `order*`.")] = None,
+    team: Annotated[str, typer.Option(help="Who answers for it.")] = "unassigned",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; default: datops_assets/defs/sources/NAME.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a document to the project, or make one of a database's tables. Overwrites nothing."""
+    from datops_assets.components import scaffold
+    from datops_assets.config.settings import read_settings
+
+    if (config is None) == (from_url is None):
+        raise DeclarationError(["expected one of --config FILE and --from URL"])
+    settings = read_settings()
+    if from_url is not None:
+        pipeline, document = scaffold.from_database(
+            from_url, settings.project_root, name=name, password_env=password_env, schema=schema,
+            include=include, team=team,
+        )  # fmt: skip
+    else:
+        (loaded,) = loaded_documents(settings, None, config)
+        assert config is not None
+        pipeline, document = loaded.document.pipeline, config.read_text(encoding="utf-8")
+    folder = out or settings.project_root / "datops_assets" / "defs" / "sources" / pipeline
+    written = [str(path) for path in scaffold.write(folder, document)]
+    if as_json:
+        say_json({"pipeline": pipeline, "written": written})
+        return
+    for path in written:
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: datops validate, then datops pipeline run --config {folder / scaffold.FILE}")
 
 
 @app.command()
