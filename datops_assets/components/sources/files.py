@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from datops_assets.components.document import (
     DailyPartition,
@@ -44,7 +45,9 @@ def _secret_names(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _secret_names(value)
-        elif isinstance(value, str) and name not in _NO_SECRET and _SECRET.search(name):
+        elif name.endswith("_env") or name in _NO_SECRET:
+            continue
+        elif isinstance(value, str) and _SECRET.search(name):
             yield name
 
 
@@ -180,6 +183,13 @@ class FileTableDocument(TableDocument):
         description="What a known path with new content does: see [below](#what-changed_file-means).",
     )
     partition: DailyPartition | None = None
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _text_or_texts(cls, value: Any) -> Any:
+        if not isinstance(value, str | list):
+            raise PydanticKnownError("string_type")
+        return value
 
     @model_validator(mode="after")
     def _fixed_with_columns(self) -> FileTableDocument:
