@@ -99,7 +99,7 @@ def count_waiting(conn: Connection, source: str, table: str) -> int:
 def show_quarantine(
     conn: Connection, source: str, table: str, *, reason: str | None = None, limit: int = 20
 ) -> list[WaitingRecord]:
-    """Read waiting records, oldest load first; only those with a reason that contains `reason`."""
+    """Read waiting records, oldest load first; only those with exactly this reason."""
     if not _tables(conn, source, table):
         return []
     rows = conn.execute(
@@ -167,9 +167,8 @@ def drop_quarantined(
 def _with_reason(reason: str | None) -> sql.Composable:
     if reason is None:
         return SQL("true")
-    return SQL("exists (select from unnest(q.reasons) as r where strpos(r, {}) > 0)").format(
-        sql.Literal(reason)
-    )
+    # Whole: "id: missing" is part of "customer_id: missing", and dropping the one must not drop the other.
+    return SQL("{} = any (q.reasons)").format(sql.Literal(reason))
 
 
 @contextmanager

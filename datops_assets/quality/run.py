@@ -58,6 +58,8 @@ set local work_mem = '64MB'; set local hash_mem_multiplier = 1; set local mainte
 set local jit = off
 """
 
+_GROWTH_WORTH_ANALYZE = 0.1
+
 
 @dataclasses.dataclass
 class Tally:
@@ -115,7 +117,8 @@ class Run:
             self._rebuild(work)
         else:
             self._change(work)
-        self.conn.execute(SQL("analyze {}").format(self.silver.table))
+        if whole or self._has_grown():
+            self.conn.execute(SQL("analyze {}").format(self.silver.table))
         hit("judge.merged")
         judgement = self._conclude(work, kind, began)
         if whole:
@@ -129,6 +132,16 @@ class Run:
         )
         hit("judge.recorded")
         return judgement
+
+    def _has_grown(self) -> bool:
+        """Whether the planner's picture of silver is wrong by now: small loads into a great table leave it right."""
+        row = self.conn.execute(
+            "select reltuples from pg_class where oid = %s::regclass",
+            (self.silver.table.as_string(self.conn),),
+        ).fetchone()
+        assert row is not None
+        changed = self.tally.inserted + self.tally.updated + self.tally.deleted
+        return changed > _GROWTH_WORTH_ANALYZE * max(row[0], 0)
 
     def standing_checks(self) -> tuple[CheckResult, ...]:
         """What the last judgement found, which holds where nothing is new, but for what time alone changes."""

@@ -35,7 +35,8 @@ def test_an_empty_quarantine_says_so(shop):
 
 def test_show_has_the_record_as_it_was_delivered(waiting):
     damaged, negative = (
-        waiting.json("quarantine", "show", "store.orders", "--reason", r)[0] for r in ("fields", BELOW)
+        waiting.json("quarantine", "show", "store.orders", "--reason", r)[0]
+        for r in ("2 fields where the header has 3", BELOW)
     )
     assert (damaged["path"], damaged["row"], damaged["raw"]) == ("orders/2.csv", 1, "14,1")
     assert negative["record"] == {"order_id": "11", "customer_id": "2", "total": "-1.00"}

@@ -45,7 +45,7 @@ def test_waiting_records_are_counted_by_reason(table: BronzeTable) -> None:
 
 
 def test_waiting_records_are_shown_as_delivered(table: BronzeTable) -> None:
-    shown = show_quarantine(table.conn, "shop", "sums", reason="maximum")
+    shown = show_quarantine(table.conn, "shop", "sums", reason="n: above the maximum")
     assert [(each.path, each.row, each.record) for each in shown] == [("a.csv", 2, {"id": "2", "n": "50"})]
     assert len(show_quarantine(table.conn, "shop", "sums", limit=2)) == 2
     assert show_quarantine(table.conn, "shop", "never") == []
@@ -108,10 +108,26 @@ def test_what_waits_on_keeps_its_day(table: BronzeTable) -> None:
     assert {each.since.year for each in list_quarantine(table.conn)} == {2020}
 
 
+def test_one_reason_that_is_part_of_another_drops_its_own_records_only(warehouse) -> None:
+    table = BronzeTable(warehouse.conn, "people", ["id", "parent_id"])
+    table.load((None, "1"), ("2", None))
+    rule = {"type": "bigint", "required": True}
+    table.judge(contract(columns={"id": rule, "parent_id": rule}))
+    dropped = drop_quarantined(
+        warehouse.conn, source="shop", table="people", because="test row", reason="id: missing"
+    )
+    assert dropped == 1
+    assert [reasons for _, _, reasons in table.waiting()] == [["parent_id: missing"]]
+
+
 def test_a_dropped_record_never_comes_back(table: BronzeTable) -> None:
     assert (
         drop_quarantined(
-            table.conn, source="shop", table="sums", because="test rows", reason="n: not a whole"
+            table.conn,
+            source="shop",
+            table="sums",
+            because="test rows",
+            reason="n: not a whole number (integer)",
         )
         == 2
     )
