@@ -15,6 +15,9 @@
     │   ├── ContainerDamagedError   a file as a whole cannot be read
     │   ├── LoadRefusedError    a policy of the document says no
     │   │   └── SchemaFrozenError   `schema: freeze`, and the columns are others
+    │   ├── BackupError         a backup, a restore or a drill could not be done
+    │   │   ├── BackupDamagedError  what is kept is not what was written
+    │   │   └── BackupRefusedError  it would overwrite or remove what it must not
     │   └── BlockedError        a blocking check failed; silver was rolled back
     └── RecordError             set one record aside, go on with the rest
 

@@ -20,6 +20,7 @@ def _app() -> typer.Typer:
     import typer
 
     from datops_assets.cli import (
+        backup,
         cdc,
         connector,
         contract,
@@ -57,6 +58,7 @@ def _app() -> typer.Typer:
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")
     app.add_typer(cdc.app, name="cdc")
+    app.add_typer(backup.app, name="backup")
     app.add_typer(database.app, name="database")
     app.add_typer(export.app, name="export")
     app.add_typer(generate.app, name="generate")

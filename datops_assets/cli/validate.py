@@ -28,9 +28,11 @@ def validate(
     """Check documents without touching a warehouse or a file they name."""
     from datops_assets.components.declarations import (
         Declared,
+        is_backup,
         is_export,
         is_stream,
         is_team_database,
+        read_backups,
         read_declared,
         read_exports,
         read_streams,
@@ -47,7 +49,8 @@ def validate(
     of_databases = [path for path in given if path.is_file() and is_team_database(path)]
     of_exports = [path for path in given if path.is_file() and is_export(path)]
     others = of_streams + of_databases + of_exports
-    of_pipelines = [path for path in given if path not in others]
+    of_backups = [path for path in given if path.is_file() and is_backup(path)]
+    of_pipelines = [path for path in given if path not in others + of_backups]
     declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
     streams, problems = (
@@ -62,6 +65,8 @@ def validate(
         read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
     )
     declared.problems.extend(problems)
+    backups, problems = read_backups(root, folders + of_backups) if folders + of_backups or not given else ([], [])
+    declared.problems.extend(problems)
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
     if as_json:
         say_json(
@@ -70,6 +75,7 @@ def validate(
                 "problems": problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
                 "streams": [loaded.document.stream for loaded in streams],
+                "backups": [loaded.document.backup for loaded in backups],
                 "databases": [loaded.document.name for loaded in databases],
                 "exports": [document.export for document in exports],
             }
@@ -86,6 +92,8 @@ def validate(
             typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")
         if databases:
             typer.echo(f"{len(databases)} database(s) are valid")
+        if backups:
+            typer.echo(f"{len(backups)} backup(s) are valid")
         if exports:
             typer.echo(f"{len(exports)} export(s) are valid")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datops_assets.components.backups.document import BACKUP_TYPE, LoadedBackup, read_backup
 from datops_assets.components.databases.document import (
     TEAM_DATABASE_TYPE,
     LoadedTeamDatabase,
@@ -131,6 +132,26 @@ def is_export(path: Path) -> bool:
     with suppress(DeclarationError):
         values = read_yaml(path).values
         return isinstance(values, dict) and "export" in values
+    return False
+
+
+def read_backups(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[LoadedBackup], list[str]]:
+    """Read the backup documents at `paths`, files or folders, and say what is wrong with them."""
+    backups: list[LoadedBackup] = []
+    problems: list[str] = []
+    for file in _files(paths or [defs_folder()], problems, BACKUP_TYPE, "backup.yaml"):
+        try:
+            backups.append(read_backup(file, project_root))
+        except DeclarationError as error:
+            problems += error.problems
+    return backups, problems
+
+
+def is_backup(path: Path) -> bool:
+    """Whether a file looks like a backup document."""
+    with suppress(DeclarationError):
+        values = read_yaml(path).values
+        return isinstance(values, dict) and "backup" in values
     return False
 
 

@@ -1,0 +1,135 @@
+"""Prove a backup: restore it on a server of its own, hold everything against what was backed up, measure.
+
+The scratch server has its own folder, listens on loopback only, and is gone afterwards; the source is not asked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from datops_assets.backup import facts
+from datops_assets.backup.destinations import Destination
+from datops_assets.backup.encryption import Keys
+from datops_assets.backup.manifest import Manifest
+from datops_assets.backup.restore import (
+    Wanted,
+    create_database,
+    fetch,
+    load,
+    read_content,
+    restore_roles,
+)
+from datops_assets.backup.server import Server, fitting_programs
+from datops_assets.errors import BackupDamagedError, BackupError
+from datops_assets.postgres.failpoints import hit
+from datops_assets.resources.embedded import EmbeddedServer
+
+_DATABASE = "datops_drill"
+
+
+@dataclass(frozen=True)
+class Drilled:
+    """What a drill found; right where there are no findings."""
+
+    backup_id: str
+    destination: str
+    started_at: datetime
+    rto_s: float | None
+    """From the first byte fetched to the restored database answering; None where it never did."""
+    rpo_s: float
+    """What would have been lost at the worst moment: from this snapshot to the next good backup, or to now."""
+    tables: int
+    rows: int
+    seconds: dict[str, float]
+    findings: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the backup is proven."""
+        return not self.findings
+
+
+def drill(
+    manifest: Manifest, destination: Destination, keys: Keys, staging: Path, *, now: datetime,
+    next_finished_at: datetime | None, pg_bin: Path | None = None, jobs: int = 2,
+) -> Drilled:  # fmt: skip
+    """Restore one backup on a scratch server and compare.
+
+    next_finished_at    when the next good backup was finished; None where there is none yet
+    promise             the source is not asked, and nothing of the drill stays. A backup that cannot be restored
+                        is a finding, not an error
+    """
+    folder = staging / f"drill-{manifest.backup_id}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    seconds: dict[str, float] = {}
+    held = manifest.facts["tables"]
+    rpo_s = ((next_finished_at or now) - manifest.snapshot_at).total_seconds()
+    rto_s, findings = None, []
+    try:
+        rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
+    except BackupDamagedError as error:
+        findings = [str(error)]
+    except BackupError as error:
+        findings = [f"cannot be restored: {error}"]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Drilled(
+        manifest.backup_id, destination.name, now, rto_s, max(rpo_s, 0.0), len(held),
+        sum(rows for rows, _ in held.values()), seconds, findings,
+    )  # fmt: skip
+
+
+def _restore_and_compare(
+    manifest: Manifest, destination: Destination, keys: Keys, folder: Path, pg_bin: Path | None, jobs: int,
+    seconds: dict[str, float],
+) -> tuple[float, list[str]]:  # fmt: skip
+    begun = time.monotonic()
+    fetch(manifest, destination, keys, folder / "dump", Wanted())
+    seconds["fetch"] = round(time.monotonic() - begun, 3)
+    programs = fitting_programs(manifest.server_version, pg_bin)
+    scratch = EmbeddedServer(folder / "server", pg_bin=programs.bin, durable=False)
+    try:
+        address = scratch.start()
+        seconds["server"] = round(time.monotonic() - begun - seconds["fetch"], 3)
+        server = Server(
+            {
+                "host": address.host,
+                "port": address.port,
+                "user": address.user,
+                "password": address.password,
+                "dbname": "postgres",
+            }
+        )
+        hit("drill.started")
+        restore_roles(folder / "dump", server, programs)
+        with closing(server.connect()) as admin:
+            create_database(admin, _DATABASE, manifest)
+        target = server.at(_DATABASE)
+        load(manifest, folder / "dump", target, programs, Wanted(), jobs)
+        with closing(target.connect()) as conn:
+            conn.execute("select 1")
+        rto_s = round(time.monotonic() - begun, 3)
+        compared = time.monotonic()
+        findings = facts.compare(manifest.facts, _read(target, jobs), ignored_roles=[address.user])
+        seconds["compare"] = round(time.monotonic() - compared, 3)
+    finally:
+        scratch.stop()
+    return rto_s, findings
+
+
+def _read(target: Server, jobs: int) -> dict[str, Any]:
+    with closing(target.connect()) as conn:
+        facts.prepare(conn)
+        found = {
+            "objects": facts.read_objects(conn),
+            "sequences": facts.read_sequences(conn),
+            "large_objects": facts.read_large_objects(conn),
+        }
+    return found | {"tables": read_content(target, jobs)}

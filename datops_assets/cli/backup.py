@@ -1,0 +1,211 @@
+"""`datops backup`: databases that are backed up, and restores that prove it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from datops_assets.cli.output import Json, say_fields, say_json, say_rows, say_table
+from datops_assets.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datops_assets.backup.catalogue import BackupEntry
+    from datops_assets.components.backups.document import BackupDocument
+
+app = typer.Typer(help="Backups: taken, verified, restored, drilled.", no_args_is_help=True)
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the backups in the document.")]
+Config = Annotated[Path | None, typer.Option("--config", help="A backup document that is not part of defs/.")]
+BackupId = Annotated[
+    str | None, typer.Option("--backup", help="Id of one backup; default: the newest good one.")
+]
+At = Annotated[str | None, typer.Option("--at", help="Only the copy at this destination.")]
+
+
+@app.command()
+def plan(name: Name = None, config: Config = None, as_json: Json = False) -> None:
+    """Say what a run would do and what stands in its way. Changes nothing."""
+    from datops_assets.components.backups.operations import plan_run
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    with open_catalogue() as catalogue:
+        planned = plan_run(document, catalogue)
+    fields = dataclasses.asdict(planned)
+    if as_json:
+        say_json(fields)
+    else:
+        shown = fields | {"destinations": [f"{key}: {value}" for key, value in planned.destinations.items()]}
+        say_fields(
+            shown
+            | {"encrypted_with": planned.encrypted_with or "nothing", "problems": planned.problems or "none"}
+        )
+    if planned.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    name: Name = None,
+    why: Annotated[str, typer.Option(help="Why this backup is taken, for the catalogue.")] = "by hand",
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Take a backup now."""
+    from datops_assets.components.backups.operations import run as take
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    with open_catalogue() as catalogue:
+        taken = take(document, catalogue, why)
+    manifest = taken.manifest
+    result: dict[str, Any] = {
+        "backup_id": manifest.backup_id, "name": manifest.name, "kind": manifest.kind,
+        "snapshot_at": manifest.snapshot_at, "seconds": manifest.seconds, "stored_bytes": manifest.stored_bytes,
+        "plain_bytes": manifest.plain_bytes, "tables": len(manifest.facts.get("tables", {})),
+        "destinations": sorted(set(document.destinations) - set(taken.failed)), "failed": taken.failed,
+    }  # fmt: skip
+    if as_json:
+        say_json(result)
+    else:
+        typer.echo(
+            f"{manifest.name} {manifest.backup_id}: {result['tables']} table(s), {manifest.plain_bytes} bytes as"
+            f" {manifest.stored_bytes} in {manifest.seconds:.1f} s, at {', '.join(result['destinations'])}"
+        )
+    for destination, reason in taken.failed.items():
+        typer.echo(f"datops: the destination {destination} does not have it: {reason}", err=True)
+    if taken.failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    name: Name = None,
+    at: At = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="First enter what stands at the destinations and the catalogue forgot."
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show the backups; with --at those that stand at a destination, whatever the catalogue says."""
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    if at is not None:
+        _list_at(document, at, as_json)
+        return
+    with open_catalogue() as catalogue:
+        if rebuild:
+            entered, problems = operations.rebuild(document, catalogue)
+            for problem in problems:
+                typer.echo(f"datops: {problem}", err=True)
+            typer.echo(f"{len(entered)} backup(s) entered that the catalogue did not have", err=True)
+        found = [_row(entry) for entry in operations.entries(document, catalogue)]
+    columns = ["backup_id", "kind", "state", "snapshot_at", "seconds", "stored_bytes", "verified_at", "drilled_at",
+               "drill_passed", "destinations"]  # fmt: skip
+    say_rows(found, columns, as_json, f"{document.backup} has no backups; take one: datops backup run")
+
+
+@app.command()
+def verify(
+    name: Name = None,
+    backup: BackupId = None,
+    at: At = None,
+    every: Annotated[bool, typer.Option("--all", help="All backups that should be good.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only hash the stored bytes: needs no key.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Read backups to the last byte and hold them against what was written."""
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    with open_catalogue() as catalogue:
+        chosen = [operations.choose(document, catalogue, backup)]
+        if every:
+            chosen = [entry for entry in operations.entries(document, catalogue) if entry.state == "complete"]
+        results = [
+            found
+            for entry in chosen
+            for found in operations.verify_copies(document, catalogue, entry, at=at, quick=quick)
+        ]
+    rows = [dataclasses.asdict(found) | {"passed": found.passed} for found in results]
+    if as_json:
+        say_json(rows)
+    else:
+        shown = [row | {"findings": row["findings"] or "none"} for row in rows]
+        say_table(shown, ["backup_id", "destination", "artefacts", "bytes", "seconds", "passed", "findings"])
+    if not results or not all(found.passed for found in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def key(as_json: Json = False) -> None:
+    """Make a key for a variable that `encryption.key_env` names. Keep it elsewhere, too: without it no restore."""
+    from datops_assets.backup.encryption import new_key
+
+    made = new_key()
+    if as_json:
+        say_json({"key": made})
+    else:
+        typer.echo(made)
+
+
+def _list_at(document: BackupDocument, at: str, as_json: bool) -> None:
+    """What a destination has; asks no catalogue, for the day it is lost."""
+    from datops_assets.backup.verify import list_at
+    from datops_assets.config.settings import read_settings
+
+    if at not in document.destinations:
+        raise DeclarationError(
+            [
+                f"{document.backup} has no destination {at!r}, expected one of: {', '.join(document.destinations)}"
+            ]
+        )
+    destination = next(one for one in document.open_destinations(read_settings()) if one.name == at)
+    found, problems = list_at(destination, document.backup)
+    rows = [
+        {
+            "backup_id": one.backup_id, "kind": one.kind, "database": one.database, "snapshot_at": one.snapshot_at,
+            "seconds": one.seconds, "stored_bytes": one.stored_bytes, "parent": one.parent, "key_id": one.key_id,
+        }
+        for one in found
+    ]  # fmt: skip
+    for problem in problems:
+        typer.echo(f"datops: {problem}", err=True)
+    columns = ["backup_id", "kind", "snapshot_at", "seconds", "stored_bytes", "database"]
+    say_rows(rows, columns, as_json, f"nothing stands at {destination.shown}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _row(entry: BackupEntry) -> dict[str, Any]:
+    return dataclasses.asdict(entry) | {"seconds": entry.seconds, "good": entry.is_good}
+
+
+def _document(name: str | None, config: Path | None) -> BackupDocument:
+    """The document that a call means.
+
+    raises    DeclarationError: there is no such one, or it is wrong
+    """
+    from datops_assets.components.declarations import read_backups
+    from datops_assets.config.settings import read_settings
+
+    backups, problems = read_backups(read_settings().project_root, [config] if config else [])
+    if problems:
+        raise DeclarationError(problems)
+    found = [one.document for one in backups if name in (None, one.document.backup)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(one.document.backup for one in backups) or "none"
+    said = f"there is no backup {name!r}" if name else "which backups?"
+    raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])

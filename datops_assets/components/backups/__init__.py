@@ -1,0 +1,1 @@
+"""Backups: a document becomes assets with checks, and what the commands work on."""
