@@ -7,13 +7,13 @@ changes come from (replication.py), when a batch ends (drain.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from datops_assets.cdc.bronze import FollowedTable, identifiers
-from datops_assets.cdc.splice import BinaryRows, Rows, TextRows
+from datops_assets.cdc.splice import BinaryRows, Numbering, Rows, TextRows
 from datops_assets.postgres.lsn import format_lsn
 
 Place = tuple[int, int]
@@ -34,49 +34,54 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to merge."""
-        return self.rows.count == 0 and self.copied == 0
+        return self.rows.is_empty and self.copied == 0
 
 
-def new_rows(table: FollowedTable, *, binary: bool) -> Rows:
+def new_rows(table: FollowedTable, numbering: Numbering, *, binary: bool) -> Rows:
     """Rows in the form that the stream sends."""
-    return (BinaryRows if binary else TextRows)(len(table.columns))
+    return (BinaryRows if binary else TextRows)(len(table.columns), numbering)
 
 
 def copy_rows(conn: psycopg.Connection[Any], batch: Batch) -> None:
     """Write the collected rows into the log; they are merged later."""
-    if batch.rows.count == 0:
+    if batch.rows.is_empty:
         return
     statement = sql.SQL("copy {} ({}) from stdin (format {})").format(
         batch.table.changes, sql.SQL(", ").join(batch.table.log_columns), sql.SQL(batch.rows.format)
     )
     batch.copied += batch.rows.count
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(batch.rows.take())
+        for piece in batch.rows.take():
+            copy.write(piece)
 
 
-def merge(conn: psycopg.Connection[Any], batch: Batch, until: Place) -> None:
-    """Bring the mirror to where the log is, and remember that.
-
-    until      the place of the last change that was added
-    """
+def merge(conn: psycopg.Connection[Any], batch: Batch) -> None:
+    """Bring the mirror to where the log is, and remember that."""
     copy_rows(conn, batch)
     if batch.copied == 0:
         return
-    if batch.rows.has_unchanged:
+    if batch.rows.last <= batch.since:  # the mirror was copied anew and is ahead of the log
+        pass
+    elif batch.rows.has_unchanged:
         _merge_with_holes(conn, batch)
     else:
         _merge_whole(conn, batch)
-    batch.since, batch.copied = until, 0
-    batch.rows.has_unchanged = False
+    _merged(batch)
 
 
-def empty(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
+def empty(conn: psycopg.Connection[Any], batch: Batch) -> None:
     """Empty the mirror for a TRUNCATE; what was to be merged before it need not be."""
     copy_rows(conn, batch)
-    # Not TRUNCATE: readers with an older snapshot would see an empty table.
-    conn.execute(sql.SQL("delete from {}").format(batch.table.mirror))
-    batch.since, batch.copied = at, 0
+    if batch.rows.last > batch.since:
+        # Not TRUNCATE: readers with an older snapshot would see an empty table.
+        conn.execute(sql.SQL("delete from {}").format(batch.table.mirror))
+    _merged(batch)
+
+
+def _merged(batch: Batch) -> None:
+    batch.since, batch.copied = max(batch.since, batch.rows.last), 0
     batch.rows.has_unchanged = False
+    batch.rows.ops.clear()
 
 
 def _after(batch: Batch) -> sql.Composed:
@@ -84,6 +89,19 @@ def _after(batch: Batch) -> sql.Composed:
     return sql.SQL("({}, {}) > ({}::pg_lsn, {}::bigint)").format(
         meta["commit_lsn"], meta["seq"], sql.Literal(format_lsn(batch.since[0])), sql.Literal(batch.since[1])
     )
+
+
+_INSERTS: LiteralString = (
+    "insert into {mirror} ({names}) select {names} from {log} where {after} on conflict ({key}) do {action}"
+)
+_LATEST: LiteralString = (
+    "with latest as materialized ("
+    " select distinct on ({key}) {op} as op, {names} from {log} where {after} order by {key}, {lsn} desc, {seq} desc"
+    "), gone as ("
+    " delete from {mirror} m using latest l where l.op in ('d', 'k') and {same}"
+    ") insert into {mirror} ({names}) select {names} from latest where op in ('i', 'u')"
+    " on conflict ({key}) do {action}"
+)
 
 
 def _merge_whole(conn: psycopg.Connection[Any], batch: Batch) -> None:
@@ -94,28 +112,26 @@ def _merge_whole(conn: psycopg.Connection[Any], batch: Batch) -> None:
     updates = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
     )
-    conn.execute(
-        sql.SQL(
-            "with latest as materialized ("
-            " select distinct on ({key}) {op} as op, {names} from {log} where {after}"
-            " order by {key}, {lsn} desc, {seq} desc"
-            "), gone as ("
-            " delete from {mirror} m using latest l where l.op in ('d', 'k') and {same}"
-            ") insert into {mirror} ({names}) select {names} from latest where op in ('i', 'u')"
-            " on conflict ({key}) do {action}"
-        ).format(
-            key=identifiers(table.key),
-            op=meta["op"],
-            names=identifiers(names),
-            log=table.changes,
-            after=_after(batch),
-            lsn=meta["commit_lsn"],
-            seq=meta["seq"],
-            mirror=table.mirror,
-            same=_same_key(table),
-            action=sql.SQL("update set {}").format(updates) if others else sql.SQL("nothing"),
-        )
-    )
+    parts = {
+        "key": identifiers(table.key),
+        "op": meta["op"],
+        "names": identifiers(names),
+        "log": table.changes,
+        "after": _after(batch),
+        "lsn": meta["commit_lsn"],
+        "seq": meta["seq"],
+        "mirror": table.mirror,
+        "same": _same_key(table),
+        "action": sql.SQL("update set {}").format(updates) if others else sql.SQL("nothing"),
+    }
+    if batch.rows.ops == {ord("i")}:
+        try:
+            with conn.transaction():
+                conn.execute(sql.SQL(_INSERTS).format(**parts))
+            return
+        except psycopg.errors.CardinalityViolation:
+            pass  # a key came twice: what took it away between is not published
+    conn.execute(sql.SQL(_LATEST).format(**parts))
 
 
 def _merge_with_holes(conn: psycopg.Connection[Any], batch: Batch) -> None:
@@ -136,12 +152,21 @@ def _merge_with_holes(conn: psycopg.Connection[Any], batch: Batch) -> None:
         )
     )
     conn.execute("analyze datops_batch")
+    # A wide table has holes in few columns; a join for each of 1,500 would never end.
+    holes = {
+        number
+        for (number,) in conn.execute(
+            sql.SQL("select distinct unnest({}) from datops_batch").format(meta["unchanged"])
+        )
+    }
     selected, assigned, inserted = [], [], []
     for number, column in enumerate(table.columns, start=1):
         name = sql.Identifier(column.name)
         inserted.append(sql.SQL("s.{}").format(name))
-        if column.is_key:
+        if column.is_key or number not in holes:
             selected.append(sql.SQL("l.{}").format(name))
+            if not column.is_key:
+                assigned.append(sql.SQL("{0} = s.{0}").format(name))
             continue
         hole = sql.Identifier(f"datops_hole_{number}")
         selected.append(
@@ -170,7 +195,7 @@ def _merge_with_holes(conn: psycopg.Connection[Any], batch: Batch) -> None:
             op=meta["op"],
         )
         for number, column in enumerate(table.columns, start=1)
-        if not column.is_key
+        if number in holes and not column.is_key
     ]
     names = [column.name for column in table.columns]
     update = sql.SQL("when matched then update set {}").format(sql.SQL(", ").join(assigned))
@@ -205,6 +230,9 @@ def move_key(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
     The log holds the old key at `at` (op k) and the row right after it (op u); all before it is merged.
     """
     copy_rows(conn, batch)
+    if at <= batch.since:  # the mirror was copied anew and is ahead of the log
+        _merged(batch)
+        return
     table, meta = batch.table, batch.table.meta
     where = sql.SQL("{}.{} = {} and {}.{} = {}")
     old, new = sql.SQL("o"), sql.SQL("n")
@@ -229,8 +257,7 @@ def move_key(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
             same=_same_key(table, "m", "o"),
         )
     )
-    batch.since, batch.copied = (at[0], at[1] + 1), 0
-    batch.rows.has_unchanged = False
+    _merged(batch)
 
 
 def _same_key(table: FollowedTable, one: str = "m", other: str = "l") -> sql.Composed:

@@ -6,7 +6,7 @@ source has it now. Columns are named as in the source.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from psycopg import sql
 
 from datops_assets.cdc.source import SourceColumn
 from datops_assets.cdc.splice import META_COLUMNS
+from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import warehouse_name
 
 _META_TYPES = {
@@ -36,6 +37,8 @@ class FollowedTable:
     source: str
     name: str
     columns: tuple[SourceColumn, ...]
+    prefix: str = "_"
+    """What our columns of the log begin with; see `prefix_for`."""
 
     @property
     def mirror(self) -> sql.Identifier:
@@ -54,17 +57,31 @@ class FollowedTable:
 
     @property
     def meta(self) -> dict[str, sql.Identifier]:
-        """Our columns of the log; longer by a `_` for each that the source's names already have."""
-        taken = {column.name for column in self.columns}
-        prefix = "_"
-        while any(f"{prefix}{name}" in taken for name in META_COLUMNS):
-            prefix += "_"
-        return {name: sql.Identifier(f"{prefix}{name}") for name in META_COLUMNS}
+        """Our columns of the log."""
+        return {name: sql.Identifier(f"{self.prefix}{name}") for name in META_COLUMNS}
 
     @property
     def log_columns(self) -> list[sql.Identifier]:
         """All columns of the log, in the order their values are sent."""
         return [*self.meta.values(), *(sql.Identifier(column.name) for column in self.columns)]
+
+
+def prefix_for(names: Collection[str], at_least: str = "_") -> str:
+    """What our columns begin with where the source's have these names: `_`, longer where one is taken."""
+    prefix = at_least
+    while any(f"{prefix}{name}" in names for name in META_COLUMNS):
+        prefix += "_"
+    return prefix
+
+
+def rename_meta(conn: psycopg.Connection[Any], changes: sql.Identifier, old: str, new: str) -> None:
+    """Make room in a log for a column of the source that is called as one of ours."""
+    for name in META_COLUMNS:
+        conn.execute(
+            sql.SQL("alter table {} rename column {} to {}").format(
+                changes, sql.Identifier(f"{old}{name}"), sql.Identifier(f"{new}{name}")
+            )
+        )
 
 
 def create_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
@@ -86,28 +103,93 @@ def create_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
     )
 
 
-def drop_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
-    """Forget both tables: for a resync."""
-    conn.execute(sql.SQL("drop table if exists {}, {}").format(table.changes, table.mirror))
+def renew_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
+    """Make both tables empty and of the source's columns, in the caller's transaction: for a snapshot."""
+    _drop(conn, table, table.changes)
+    renew_mirror(conn, table)
 
 
-def add_columns(conn: psycopg.Connection[Any], table: FollowedTable, new: Sequence[SourceColumn]) -> None:
-    """Give both tables the columns that the source's table got, in the caller's transaction."""
-    conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
-    for target in (table.changes, table.mirror):
-        additions = [sql.SQL("add column if not exists {}").format(_column(column)) for column in new]
-        conn.execute(sql.SQL("alter table {} {}").format(target, sql.SQL(", ").join(additions)))
+def renew_mirror(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
+    """Make the mirror empty and of the source's columns, in the caller's transaction; the log stays.
+
+    Where its columns are the right ones it is emptied and not made again, so that views on it live on.
+
+    raises     LoadRefusedError: it has other columns, and views stand on it
+    """
+    held = [(name, kind) for name, kind in columns_of(conn, table.mirror).items()]
+    same_key = key_of(conn, table.mirror) == set(table.key)
+    if same_key and held == [(column.name, column.type) for column in table.columns]:
+        conn.execute(sql.SQL("truncate {}").format(table.mirror))
+    else:
+        _drop(conn, table, table.mirror)
+    create_tables(conn, table)
 
 
-def widen_column(conn: psycopg.Connection[Any], table: FollowedTable, column: SourceColumn) -> None:
-    """Give a column of both tables a type that holds more, in the caller's transaction; readers wait."""
-    conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
-    for target in (table.changes, table.mirror):
+def _drop(conn: psycopg.Connection[Any], table: FollowedTable, which: sql.Identifier) -> None:
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("drop table if exists {}").format(which))
+    except psycopg.errors.DependentObjectsStillExist:
+        raise LoadRefusedError(
+            f"{which.as_string(conn)} has other columns now, and views stand on it; drop those, then try again:"
+            f" datops cdc drain {table.source}"
+        ) from None
+
+
+def columns_of(conn: psycopg.Connection[Any], table: sql.Identifier) -> dict[str, str]:
+    """The columns of a table in the warehouse and their types, in order; none where there is no such table."""
+    return dict(
         conn.execute(
-            sql.SQL("alter table {} alter column {} type {}").format(
-                target, sql.Identifier(column.name), sql.SQL(column.type)
-            )
+            "select a.attname, format_type(a.atttypid, -1) from pg_attribute a"
+            " where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped order by a.attnum",
+            (table.as_string(conn),),
+        ).fetchall()
+    )
+
+
+def key_of(conn: psycopg.Connection[Any], table: sql.Identifier) -> set[str]:
+    """The columns of a table's primary key."""
+    return {
+        name
+        for (name,) in conn.execute(
+            "select a.attname from pg_index i"
+            " join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)"
+            " where i.indrelid = to_regclass(%s) and i.indisprimary",
+            (table.as_string(conn),),
         )
+    }
+
+
+def add_columns(conn: psycopg.Connection[Any], target: sql.Identifier, new: Sequence[SourceColumn]) -> None:
+    """Give a table the columns that the source's got, in the caller's transaction."""
+    conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+    additions = [sql.SQL("add column if not exists {}").format(_column(column)) for column in new]
+    conn.execute(sql.SQL("alter table {} {}").format(target, sql.SQL(", ").join(additions)))
+
+
+def widen_column(conn: psycopg.Connection[Any], target: sql.Identifier, column: SourceColumn) -> None:
+    """Give a column a type that holds more, in the caller's transaction; readers wait."""
+    conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+    conn.execute(
+        sql.SQL("alter table {} alter column {} type {}").format(
+            target, sql.Identifier(column.name), sql.SQL(column.type)
+        )
+    )
+
+
+def set_column_aside(conn: psycopg.Connection[Any], target: sql.Identifier, name: str, at: int) -> None:
+    """Keep the values that a column had before it got another type, under another name.
+
+    at         the place in the log, which the name says
+    """
+    conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+    conn.execute(
+        sql.SQL("alter table {} rename column {} to {}").format(
+            target,
+            sql.Identifier(name),
+            sql.Identifier(f"{name.encode()[:40].decode(errors='ignore')}_until_{at:x}"),
+        )
+    )
 
 
 def identifiers(names: Sequence[str]) -> sql.Composed:

@@ -5,7 +5,7 @@ Deciding is pure; only `preflight` asks the server, and it changes nothing there
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, LiteralString
@@ -27,6 +27,12 @@ select (select count(*) from pg_replication_slots), (select count(*) from pg_sta
        exists (select from pg_replication_slots where slot_name = %(slot)s),
        exists (select from pg_publication where pubname = %(publication)s),
        has_database_privilege(current_database(), 'create'), current_user
+"""
+_OPERATIONS: LiteralString = """
+select string_agg(name, ', ') from (
+  select unnest(array['insert', 'update', 'delete', 'truncate']) as name,
+         unnest(array[pubinsert, pubupdate, pubdelete, pubtruncate]) as has
+    from pg_publication where pubname = %s) p where not has having count(*) > 0
 """
 _RIGHTS: LiteralString = """
 select has_table_privilege(c.oid, 'select'), pg_has_role(c.relowner, 'usage') from pg_class c where oid = %s
@@ -76,10 +82,16 @@ def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]
         usage = Usage(*row)
         tables = read_tables(conn, stream.publication, names_of(stream.tables))
         rights = {table.oid: _rights(conn, table.oid) for table in tables.values()}
-        statement = publication_statement(stream, exists=usage.has_publication).as_string(conn)
+        missing = {where for where, table in tables.items() if not table.published}
+        statement = publication_statement(stream, missing if usage.has_publication else None).as_string(conn)
+        if usage.has_publication and (kept := conn.execute(_OPERATIONS, (stream.publication,)).fetchone()):
+            operations = str(kept[0])
+        else:
+            operations = ""
     return [
         *judge_server(server, usage),
         *judge_tables(stream.tables, tables, rights, usage, statement),
+        *judge_publication(stream.publication, operations, tables.values()),
     ]
 
 
@@ -166,6 +178,21 @@ def judge_tables(
         yield Finding(
             "stop", "publication", f"does not publish {names}, and {usage.role} may not change that", publish
         )
+
+
+def judge_publication(name: str, withheld: str, tables: Iterable[SourceTable]) -> Iterator[Finding]:
+    """Hold a publication that is there against what a mirror needs of it. Pure.
+
+    withheld   the kinds of change that it does not publish
+    """
+    if withheld:
+        mend = f"alter publication {name} set (publish = 'insert, update, delete, truncate')"
+        found = f"publishes no {withheld}: the mirror keeps what the source no longer has"
+        yield Finding("warn", "publication", found, mend)
+    for table in tables:
+        if table.is_partitioned and not table.via_root:
+            mend = f"alter publication {name} set (publish_via_partition_root = true)"
+            yield Finding("stop", table.label, "its rows are sent as its partitions'", mend)
 
 
 def _judge_table(table: SourceTable, rights: Rights, role: str) -> Finding:

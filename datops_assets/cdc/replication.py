@@ -31,6 +31,12 @@ _BATCH_BYTES = 1 << 20
 _AHEAD = 16
 """Batches received before the reader must have taken one: bounds memory to 16 MiB."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_FORMS = (
+    "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex -c timezone=UTC"
+    " -c statement_timeout=0"
+)
+"""How values are written where they travel as text: a database or role may have it otherwise, and
+`03.02.2026` would be another day in the warehouse."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,19 @@ def replication_connection(parameters: dict[str, Any]) -> Iterator[psycopg.Conne
     raises     SourceUnreachableError, SourceRefusedError
     """
     try:
-        conn = psycopg.connect(**{**parameters, "replication": "database", "autocommit": True})
+        conn = psycopg.connect(**{**session(parameters), "replication": "database", "autocommit": True})
     except psycopg.OperationalError as error:
         raise explained(error, parameters) from None
     try:
         yield conn
     finally:
         conn.close()
+
+
+def session(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a connection whose values are written in one way, whatever the database sets."""
+    options = f"{parameters.get('options', '')} {_FORMS}".strip()
+    return {**parameters, "options": options, "client_encoding": "utf8"}
 
 
 def explained(
@@ -78,13 +90,14 @@ def explained(
     return SourceUnreachableError(f"{where} does not answer; see that it runs, then try again")
 
 
-def create_slot(conn: psycopg.Connection[Any], slot: str) -> NewSlot:
+def create_slot(conn: psycopg.Connection[Any], slot: str, *, temporary: bool = False) -> NewSlot:
     """Make a slot, and keep its snapshot open as long as nothing else is run on `conn`.
 
+    temporary  it ends with the connection
     raises     SourceRefusedError: there are no free slots, or one of that name
     """
-    command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
-        sql.Identifier(slot)
+    command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput (SNAPSHOT 'export')").format(
+        sql.Identifier(slot), sql.SQL(" TEMPORARY" if temporary else "")
     )
     result = conn.pgconn.exec_(command.as_bytes(conn))
     if result.status != pq.ExecStatus.TUPLES_OK:
@@ -107,6 +120,8 @@ class Receiver:
         self._stopped = threading.Event()
         self._flushed = start
         self._received = start
+        self.heard_at = time.monotonic()
+        """When the server last sent anything, a sign of life included."""
         self._thread = threading.Thread(target=self._receive, name="datops-cdc-receive", daemon=True)
         options = {"proto_version": "1", "publication_names": f'"{publication}"', "messages": "true"}
         if binary:
@@ -140,8 +155,8 @@ class Receiver:
         """Let the source forget what is before `lsn`: it is committed in the warehouse."""
         self._flushed = max(self._flushed, lsn)
 
-    def messages(self, idle_s: float) -> Iterator[bytes | None]:
-        """Yield pgoutput messages in order; None after each `idle_s` seconds without any.
+    def batches(self, idle_s: float) -> Iterator[list[bytes]]:
+        """Yield pgoutput messages in order, some at a time; none after each `idle_s` seconds without any.
 
         raises     SourceUnreachableError: the connection was lost
         """
@@ -149,11 +164,11 @@ class Receiver:
             try:
                 batch = self._batches.get(timeout=idle_s)
             except queue.Empty:
-                yield None
+                yield []
                 continue
             if isinstance(batch, BaseException):
                 raise batch
-            yield from batch
+            yield batch
 
     def _receive(self) -> None:
         try:
@@ -179,6 +194,7 @@ class Receiver:
                 batch, size = [], 0
             length, data = self._pgconn.get_copy_data(1)
             if length > 0:
+                self.heard_at = now
                 size += self._take(data, batch)
             elif length == 0:
                 if batch and self._offer(batch):
@@ -203,7 +219,10 @@ class Receiver:
 
     def _tell(self) -> None:
         now_us = int((datetime.now(UTC) - _EPOCH).total_seconds() * 1_000_000)
-        self._pgconn.put_copy_data(wire.write_status(self._flushed, now_us, received=self._received))
+        # A source that decodes what is not ours for minutes sends nothing by itself: it is asked for a sign of life.
+        silent = time.monotonic() - self.heard_at > _STATUS_EVERY_S / 2
+        status = wire.write_status(self._flushed, now_us, received=self._received, wants_reply=silent)
+        self._pgconn.put_copy_data(status)
         self._pgconn.flush()
 
     def _offer(self, batch: list[bytes]) -> bool:
@@ -220,3 +239,17 @@ class Receiver:
             except queue.Full:
                 continue
             return
+
+
+def read_fork(conn: psycopg.Connection[Any], timeline: int, parent: int) -> int:
+    """Where `timeline` left its ancestor `parent`, in bytes of log; 0 where it does not descend from it.
+
+    conn       speaks the replication protocol
+    """
+    result = conn.pgconn.exec_(b"TIMELINE_HISTORY %d" % timeline)
+    history = result.get_value(0, 1) if result.status == pq.ExecStatus.TUPLES_OK else None
+    for line in (history or b"").decode(errors="replace").splitlines():
+        fields = line.split("\t")
+        if fields[0].strip() == str(parent) and len(fields) > 1:
+            return parse_lsn(fields[1])
+    return 0

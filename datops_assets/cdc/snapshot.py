@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from datops_assets.cdc.bronze import FollowedTable, create_tables, drop_tables, identifiers
-from datops_assets.cdc.replication import create_slot, explained, replication_connection
+from datops_assets.cdc.bronze import FollowedTable, identifiers, prefix_for, renew_mirror, renew_tables
+from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
 from datops_assets.cdc.source import SourceTable, read_server, read_tables
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
 from datops_assets.errors import SourceRefusedError
@@ -22,6 +22,7 @@ from datops_assets.postgres.lsn import format_lsn
 from datops_assets.postgres.tables import table_id
 
 _CHUNK_BYTES = 1 << 18
+_OURS = "made by datops"
 _AT_ONCE = 2
 """Tables copied side by side: one core reads, one writes."""
 
@@ -74,11 +75,19 @@ def take_snapshot(
 def end_stream(warehouse: psycopg.Connection[Any], parameters: dict[str, Any], stream: ChangeStream) -> None:
     """Drop slot and publication in the source and forget the stream; bronze keeps its tables.
 
+    A publication that somebody else made stays.
+
+
     raises      SourceUnreachableError, SourceRefusedError: nothing is forgotten
     """
     with closing(connect_source(parameters)) as source:
         _drop_slot(source, stream.slot)
-        source.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(stream.publication)))
+        ours = source.execute(
+            "select 1 from pg_publication where pubname = %s and obj_description(oid, 'pg_publication') = %s",
+            (stream.publication, _OURS),
+        ).fetchone()
+        if ours:
+            source.execute(sql.SQL("drop publication {}").format(sql.Identifier(stream.publication)))
     warehouse.execute("delete from datops.streams where source = %s", (stream.source,))
 
 
@@ -88,7 +97,7 @@ def connect_source(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
     raises     SourceUnreachableError, SourceRefusedError
     """
     try:
-        return psycopg.connect(**{**parameters, "autocommit": True})
+        return psycopg.connect(**{**session(parameters), "autocommit": True})
     except psycopg.OperationalError as error:
         raise explained(error, parameters) from None
 
@@ -97,17 +106,30 @@ def ensure_publication(source: psycopg.Connection[Any], stream: ChangeStream) ->
     """Make the publication, or let it publish every table of the stream.
 
     raises     SourceRefusedError: the role may not, with the statement for whoever may
+    promise    one that somebody else made keeps its tables, columns, filters and settings
     """
-    if all(
-        table.published for table in read_tables(source, stream.publication, names_of(stream.tables)).values()
-    ):
+    found = read_tables(source, stream.publication, names_of(stream.tables)).values()
+    for table in found:
+        if table.is_partitioned and not table.via_root:
+            raise SourceRefusedError(
+                f"the publication {stream.publication} sends the rows of {table.label} as its partitions'; on the"
+                f" source: alter publication {stream.publication} set (publish_via_partition_root = true)"
+            )
+    if all(table.published for table in found):
         return
     there = source.execute(
         "select 1 from pg_publication where pubname = %s", (stream.publication,)
     ).fetchone()
-    statement = publication_statement(stream, exists=there is not None)
+    missing = {(table.schema, table.name) for table in found if not table.published}
+    statement = publication_statement(stream, missing if there else None)
     try:
         source.execute(statement)
+        if not there:
+            source.execute(
+                sql.SQL("comment on publication {} is {}").format(
+                    sql.Identifier(stream.publication), sql.Literal(_OURS)
+                )
+            )
     except psycopg.Error as error:
         raise SourceRefusedError(
             f"the publication {stream.publication} does not publish all tables, and the role may not change it"
@@ -115,12 +137,16 @@ def ensure_publication(source: psycopg.Connection[Any], stream: ChangeStream) ->
         ) from None
 
 
-def publication_statement(stream: ChangeStream, *, exists: bool) -> sql.Composed:
-    """The statement after which the publication has exactly the stream's tables."""
-    tables = sql.SQL(", ").join(sql.Identifier(table.schema, table.table) for table in stream.tables)
+def publication_statement(stream: ChangeStream, missing: Collection[tuple[str, str]] | None) -> sql.Composed:
+    """The statement after which the publication has all of the stream's tables.
+
+    missing    (schema, name) of the tables that it lacks; None: there is no such publication
+    """
+    wanted = [where for where in names_of(stream.tables) if missing is None or where in missing]
+    tables = sql.SQL(", ").join(sql.Identifier(*where) for where in wanted)
     name = sql.Identifier(stream.publication)
-    if exists:
-        return sql.SQL("alter publication {} set table {}").format(name, tables)
+    if missing is not None:
+        return sql.SQL("alter publication {} add table {}").format(name, tables)
     # The rows of all partitions arrive as their root's, as the snapshot reads them.
     return sql.SQL("create publication {} for table {} with (publish_via_partition_root = true)").format(
         name, tables
@@ -137,15 +163,21 @@ def follow(source: str, one: StreamedTable, table: SourceTable) -> FollowedTable
             f"{table.label} has no key to tell its rows apart; give it a primary key, or on the source:"
             f" alter table {table.label} replica identity using index <a unique one of columns that are not null>"
         )
-    return FollowedTable(source, one.name, table.columns)
+    return FollowedTable(source, one.name, table.columns, prefix_for([c.name for c in table.columns]))
 
 
 def _described(source: psycopg.Connection[Any], stream: ChangeStream) -> dict[StreamedTable, SourceTable]:
     found = read_tables(source, stream.publication, names_of(stream.tables))
     missing = [one.label for one in stream.tables if (one.schema, one.table) not in found]
     if missing:
-        raise SourceRefusedError(f"the source has no table {', '.join(missing)}, or the role may not see it")
+        raise _missing(missing)
     return {one: found[one.schema, one.table] for one in stream.tables}
+
+
+def _missing(labels: Sequence[str]) -> SourceRefusedError:
+    return SourceRefusedError(
+        f"the source has no table {', '.join(labels)}, or the role may not see it; correct the stream's `tables:`"
+    )
 
 
 def _copy_all(
@@ -156,12 +188,63 @@ def _copy_all(
     tables: dict[StreamedTable, SourceTable],
 ) -> dict[StreamedTable, int]:
     def copy(one: StreamedTable, target: FollowedTable) -> int:
-        with closing(connect_source(parameters)) as source, closing(connect()) as conn:
-            return _copy_table(source, conn, snapshot, tables[one], target)
+        with closing(connect()) as conn, conn.transaction():
+            renew_tables(conn, target)
+            return _copy_from(parameters, conn, snapshot, tables[one], target)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         running = {one: pool.submit(copy, one, target) for one, target in followed}
         return {one: future.result() for one, future in running.items()}
+
+
+def copy_tables(
+    warehouse: psycopg.Connection[Any],
+    parameters: dict[str, Any],
+    stream: ChangeStream,
+    entry: StreamEntry,
+    wanted: Sequence[StreamedTable],
+) -> str:
+    """Copy some tables of a stream that runs, each as it is at one later place in the log; returns that place.
+
+    Until the stream gets there, their changes go into their logs, and not into their mirrors. The other tables
+    are not touched: a slot of its own, which ends here, says which place the copy shows.
+
+    raises     SourceUnreachableError, SourceRefusedError: each table is as before, or copied whole
+    """
+    with closing(connect_source(parameters)) as source:
+        ensure_publication(source, stream)
+    with replication_connection(parameters) as keeper:
+        slot = create_slot(keeper, f"{stream.slot[:50]}_copy", temporary=True)
+        with closing(connect_source(parameters)) as source:
+            found = read_tables(source, stream.publication, names_of(wanted))
+        point = format_lsn(slot.consistent_point)
+        for one in wanted:
+            table = found.get((one.schema, one.table))
+            if table is None:
+                raise _missing([one.label])
+            target = follow(stream.source, one, table)
+            with warehouse.transaction():
+                renew_mirror(warehouse, target)
+                rows = _copy_from(parameters, warehouse, slot.snapshot, table, target)
+                enter_table(warehouse, entry.stream_id, stream.source, one, table, rows, point)
+            failpoints.hit("table_renewed")
+    return point
+
+
+def _copy_from(
+    parameters: dict[str, Any],
+    conn: psycopg.Connection[Any],
+    snapshot: str,
+    table: SourceTable,
+    target: FollowedTable,
+) -> int:
+    with closing(connect_source(parameters)) as source:
+        try:
+            return _copy_table(source, conn, snapshot, table, target)
+        except psycopg.OperationalError as error:
+            if source.broken:
+                raise explained(error, parameters) from None
+            raise
 
 
 def _copy_table(
@@ -171,7 +254,7 @@ def _copy_table(
     table: SourceTable,
     target: FollowedTable,
 ) -> int:
-    """Copy one table as the snapshot shows it, in one transaction of the warehouse."""
+    """Copy one table as the snapshot shows it into its empty mirror."""
     # A type of the source's own goes as text; everything else as the bytes it is.
     selected = sql.SQL(", ").join(
         sql.SQL("{}::text").format(sql.Identifier(column.name))
@@ -194,19 +277,14 @@ def _copy_table(
     )
     source.execute("begin isolation level repeatable read read only")
     source.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
-    with conn.transaction():
-        drop_tables(conn, target)
-        create_tables(conn, target)
-        with source.cursor() as reader, conn.cursor() as writer:
-            with reader.copy(reads) as out, writer.copy(writes) as into:
-                for chunk in _gathered(out):
-                    into.write(chunk)
-            sent, taken = reader.rowcount, writer.rowcount
-        failpoints.hit("table_copied")
-        if sent != taken:
-            raise SourceRefusedError(
-                f"{table.label}: the source sent {sent} rows, the warehouse took {taken}"
-            )
+    with source.cursor() as reader, conn.cursor() as writer:
+        with reader.copy(reads) as out, writer.copy(writes) as into:
+            for chunk in _gathered(out):
+                into.write(chunk)
+        sent, taken = reader.rowcount, writer.rowcount
+    failpoints.hit("table_copied")
+    if sent != taken:
+        raise SourceRefusedError(f"{table.label}: the source sent {sent} rows, the warehouse took {taken}")
     source.execute("commit")
     return taken
 
@@ -254,18 +332,30 @@ def enter_table(
     one: StreamedTable,
     table: SourceTable,
     rows: int | None = None,
+    copied: str | None = None,
 ) -> None:
-    """Remember what a table looks like at the stream's place, in the caller's transaction."""
+    """Remember what a table looks like, and up to which place it was copied, in the caller's transaction.
+
+    rows, copied   None: as they were
+    """
     columns = [
-        {"name": c.name, "type": c.type, "key": c.is_key, "binary": c.travels_as_binary}
+        {
+            "name": c.name, "type": c.type, "key": c.is_key, "binary": c.travels_as_binary,
+            "number": table.numbers[c.name], "modifier": table.modifiers[c.name],
+        }
         for c in table.columns
-    ]
+    ]  # fmt: skip
     warehouse.execute(
-        "insert into datops.stream_tables values (%s, %s, %s, %s, %s, %s, %s)"
-        " on conflict (stream_id, table_id) do update set oid = excluded.oid, columns = excluded.columns,"
+        "insert into datops.stream_tables"
+        " (stream_id, table_id, schema_name, table_name, oid, columns, snapshot_rows, copied_lsn, file)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " on conflict (stream_id, table_id) do update set schema_name = excluded.schema_name,"
+        " table_name = excluded.table_name, oid = excluded.oid, columns = excluded.columns, file = excluded.file,"
+        " copied_lsn = coalesce(excluded.copied_lsn, datops.stream_tables.copied_lsn),"
         " snapshot_rows = coalesce(excluded.snapshot_rows, datops.stream_tables.snapshot_rows)",
         (
             stream_id, table_id(warehouse, source, one.name), one.schema, one.table, table.oid, Jsonb(columns), rows,
+            copied, table.file,
         ),
     )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -37,6 +37,16 @@ class SourceTable:
     is_partitioned: bool = False
     row_filter: str | None = None
     """The condition under which the publication has a row."""
+    via_root: bool = True
+    """Whether rows of partitions are sent as the table's own."""
+    numbers: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """The number that the source gave each column for good: another name with the same number was renamed."""
+    modifiers: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Lengths, digits and so on of the columns' types, as the source keeps them."""
+    filled: frozenset[str] = field(default=frozenset(), compare=False)
+    """Columns that may have got a value in rows that were there before them."""
+    file: int = field(default=0, compare=False)
+    """Where the rows are kept; another one when all were written anew. 0 for partitioned tables."""
 
     @property
     def key(self) -> list[str]:
@@ -90,7 +100,10 @@ with published as (
        = any (select format('%%I.%%I', s, t) from unnest(%(schemas)s::text[], %(names)s::text[]) as w(s, t))
 )
 select w.oid, w.nspname, w.relname, w.relreplident::text, w.published, w.relkind = 'p', w.row_filter,
-       a.attname, a.atttypid, coalesce(a.attnum = any (w.key), false) and w.relreplident <> 'n'
+       a.attname, a.atttypid, coalesce(a.attnum = any (w.key), false) and w.relreplident <> 'n',
+       a.attnum, a.atttypmod, a.atthasmissing or a.atthasdef or a.attidentity <> '' or a.attnotnull,
+       coalesce(pg_relation_filenode(w.oid), 0)::bigint,
+       coalesce((select pubviaroot from pg_publication where pubname = %(publication)s), true)
   from wanted w join pg_attribute a on a.attrelid = w.oid
  where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
    and (w.names is null or w.names ? a.attname::text)
@@ -133,13 +146,41 @@ def read_tables(
     types = warehouse_types(conn, sorted({row[8] for row in rows}))
     found: dict[tuple[str, str], SourceTable] = {}
     columns: dict[int, list[SourceColumn]] = {}
-    for oid, schema, name, identity, published, is_partitioned, row_filter, column, type_oid, is_key in rows:
+    numbers: dict[int, dict[str, int]] = {}
+    modifiers: dict[int, dict[str, int]] = {}
+    filled: dict[int, set[str]] = {}
+    for (
+        oid,
+        schema,
+        name,
+        identity,
+        published,
+        partitioned,
+        row_filter,
+        column,
+        type_oid,
+        is_key,
+        *more,
+    ) in rows:
         kept, travels = types[type_oid]
         columns.setdefault(oid, []).append(SourceColumn(column, kept, is_key, travels))
+        number, modifier, is_filled, file, via_root = more
+        modifiers.setdefault(oid, {})[column] = modifier
+        numbers.setdefault(oid, {})[column] = number
+        filled.setdefault(oid, set()).update([column] if is_filled else [])
         found[schema, name] = SourceTable(
-            oid, schema, name, (), identity, published, is_partitioned, row_filter
+            oid, schema, name, (), identity, published, partitioned, row_filter, via_root, file=file
         )
-    return {where: replace(table, columns=tuple(columns[table.oid])) for where, table in found.items()}
+    return {
+        where: replace(
+            table,
+            columns=tuple(columns[table.oid]),
+            numbers=numbers[table.oid],
+            modifiers=modifiers[table.oid],
+            filled=frozenset(filled[table.oid]),
+        )
+        for where, table in found.items()
+    }
 
 
 def warehouse_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> dict[int, tuple[str, bool]]:

@@ -13,8 +13,13 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from datops_assets.cdc.wire import Begin
+from datops_assets.postgres.lsn import format_lsn
 
 _NULL_KIND, _UNCHANGED_KIND = ord("n"), ord("u")
 _NULL_FIELD = b"\xff\xff\xff\xff"
@@ -22,8 +27,60 @@ _BINARY_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _BINARY_TRAILER = b"\xff\xff"
 _US_PER_S = 1_000_000
 
+_BINARY_KIND = ord("b")
+_LOWER = 0x20
+_HEADER_BYTES = 8
+"""Of a message before its first column: kind, table, marker, number of columns."""
+_META_LAYOUT = [
+    ("fields", ">i2"), ("lsn_size", ">i4"), ("lsn", ">u8"), ("seq_size", ">i4"), ("seq", ">i8"),
+    ("op_size", ">i4"), ("op", "u1"), ("xid_size", ">i4"), ("xid", ">i8"), ("at_size", ">i4"), ("at", ">i8"),
+    ("mask_size", ">i4"),
+]  # fmt: skip
+_META_BYTES = 59
+_AT_ONCE = 8192
+"""Rows that are spliced at once: their bytes stay in the processor's cache."""
+_FEWEST_AT_ONCE = 16
+"""Below this, row by row costs less."""
+
 META_COLUMNS = ("commit_lsn", "seq", "op", "xid", "committed_at", "unchanged")
 """What stands before a row's own columns in the change log, in this order."""
+
+
+@dataclass
+class Numbering:
+    """Numbers the changes of a stream, so that a row kept for later still knows its transaction.
+
+    A change's number says both: the transaction is the last that began at or before it, its place in that
+    transaction is the distance.
+    """
+
+    next: int = 0
+    starts: list[int] = field(default_factory=list)
+    begins: list[Begin] = field(default_factory=list)
+
+    def begin(self, transaction: Begin) -> None:
+        """Changes from here on belong to a transaction."""
+        self.starts.append(self.next)
+        self.begins.append(transaction)
+
+    @property
+    def current(self) -> Begin:
+        """The transaction that is open."""
+        return self.begins[-1]
+
+    @property
+    def seq(self) -> int:
+        """The place of the next change in its transaction; the first is 1."""
+        return self.next - self.starts[-1] + 1
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Commit LSN of a change's transaction, and the change's place in it."""
+        which = bisect_right(self.starts, number) - 1
+        return self.begins[which].commit_lsn, number - self.starts[which] + 1
+
+    def forget(self) -> None:
+        """Nothing is kept any more that belongs to an earlier transaction."""
+        del self.starts[:-1], self.begins[:-1]
 
 
 class Rows(ABC):
@@ -32,53 +89,110 @@ class Rows(ABC):
     format: str
     """How COPY is told to read them."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, numbering: Numbering) -> None:
         self._columns = columns
+        self._numbering = numbering
+        self._shared: Begin | None = None
         self._parts: list[bytes] = []
-        self.size_bytes = 0
-        self.count = 0
+        self.messages: list[bytes] = []
+        """Whole messages whose new row begins at the 7th byte; `numbers` has the number of each."""
+        self.numbers: list[int] = []
         self.has_unchanged = False
+        self.last = (0, 0)
+        """Commit LSN and place in its transaction of the last row that was added one by one, or taken."""
+        self.ops: set[int] = set()
+        """What kinds of change were taken since the last merge; the merge clears it."""
 
-    @abstractmethod
-    def begin(self, transaction: Begin) -> None:
-        """Rows after this one belong to a transaction."""
+    @property
+    def count(self) -> int:
+        """Rows that were not taken yet."""
+        return len(self.messages) + len(self._parts)
 
-    @abstractmethod
-    def add(self, op: bytes, seq: int, data: bytes, at: int) -> int:
-        """Add the tuple that begins at `at`; returns where it ends."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take."""
+        return not self.messages and not self._parts
 
-    @abstractmethod
-    def add_empty(self, op: bytes, seq: int) -> None:
+    def add(self, op: bytes, data: bytes, at: int) -> None:
+        """Add the row that begins at `at` as the next change."""
+        self._share(self._numbering.current)
+        self._add(op, self._numbering.seq, data, at)
+        self.last = max(self.last, self._numbering.place(self._numbering.next))
+        self._numbering.next += 1
+
+    def add_empty(self, op: bytes) -> None:
         """Add a change without a row: a truncate."""
+        self._share(self._numbering.current)
+        self.ops.add(op[0])
+        self._keep_empty(op, self._numbering.seq)
+        self.last = max(self.last, self._numbering.place(self._numbering.next))
+        self._numbering.next += 1
+
+    def take(self) -> Iterator[bytes]:
+        """Yield all rows as one COPY stream in pieces, and forget them."""
+        messages, self.messages = self.messages, []
+        numbers, self.numbers = self.numbers, []
+        parts, self._parts = self._parts, []
+        if numbers:
+            self.last = max(self.last, self._numbering.place(numbers[-1]))
+        yield self._opening
+        yield b"".join(parts)
+        for at in range(0, len(messages), _AT_ONCE):
+            yield self._splice(messages[at : at + _AT_ONCE], numbers[at : at + _AT_ONCE])
+            messages[at : at + _AT_ONCE] = [b""] * min(
+                _AT_ONCE, len(messages) - at
+            )  # what is written is let go
+        yield self._closing
+
+    _opening = b""
+    _closing = b""
+
+    def _splice(self, messages: list[bytes], numbers: list[int]) -> bytes:
+        """Rows of whole messages, one by one."""
+        starts, begins = self._numbering.starts, self._numbering.begins
+        for data, number in zip(messages, numbers, strict=True):
+            which = bisect_right(starts, number) - 1
+            self._share(begins[which])
+            self._add(data[:1].lower(), number - starts[which] + 1, data, 6)
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+    def _share(self, transaction: Begin) -> None:
+        if transaction is not self._shared:
+            self._shared = transaction
+            self._begin(transaction)
+
+    def _add(self, op: bytes, seq: int, data: bytes, at: int) -> None:
+        self.ops.add(op[0])
+        self._parts.append(self._row(op, seq, data, at))
 
     @abstractmethod
-    def take(self) -> bytes:
-        """Return all rows as one COPY stream, and forget them."""
+    def _begin(self, transaction: Begin) -> None:
+        """Make what all rows of a transaction share."""
 
-    def _keep(self, row: bytes) -> None:
-        self._parts.append(row)
-        self.size_bytes += len(row)
-        self.count += 1
+    @abstractmethod
+    def _row(self, op: bytes, seq: int, data: bytes, at: int) -> bytes:
+        """A row of COPY out of the tuple that begins at `at`."""
 
-    def _taken(self) -> list[bytes]:
-        parts, self._parts, self.size_bytes, self.count = self._parts, [], 0, 0
-        return parts
+    @abstractmethod
+    def _keep_empty(self, op: bytes, seq: int) -> None:
+        """Keep a row of nulls."""
 
 
 class BinaryRows(Rows):
     """Rows whose values came in their types' binary form."""
 
     format = "binary"
+    _opening = _BINARY_SIGNATURE
+    _closing = _BINARY_TRAILER
     _seq = struct.Struct(">iq")
 
-    def begin(self, transaction: Begin) -> None:
-        """Make what all rows of a transaction share."""
+    def _begin(self, transaction: Begin) -> None:
         fields = len(META_COLUMNS) + self._columns
         self._head = struct.pack(">hiQ", fields, 8, transaction.commit_lsn)
         self._tail = struct.pack(">iqiq", 8, transaction.xid, 8, transaction.committed_at_us)
 
-    def add(self, op: bytes, seq: int, data: bytes, at: int) -> int:
-        """Add the tuple that begins at `at`; returns where it ends."""
+    def _row(self, op: bytes, seq: int, data: bytes, at: int) -> bytes:
         parts = [self._head, self._seq.pack(8, seq), b"\0\0\0\x01", op, self._tail, _NULL_FIELD]
         unchanged = None
         count = int.from_bytes(data[at : at + 2])
@@ -99,17 +213,20 @@ class BinaryRows(Rows):
         if unchanged is not None:
             parts[5] = _smallint_array(unchanged)
             self.has_unchanged = True
-        self._keep(b"".join(parts))
-        return at
+        return b"".join(parts)
 
-    def add_empty(self, op: bytes, seq: int) -> None:
-        """Add a change without a row."""
+    def _keep_empty(self, op: bytes, seq: int) -> None:
         meta = [self._head, self._seq.pack(8, seq), b"\0\0\0\x01", op, self._tail, _NULL_FIELD]
-        self._keep(b"".join(meta) + _NULL_FIELD * self._columns)
+        self._parts.append(b"".join(meta) + _NULL_FIELD * self._columns)
 
-    def take(self) -> bytes:
-        """Return all rows as one COPY stream, and forget them."""
-        return b"".join([_BINARY_SIGNATURE, *self._taken(), _BINARY_TRAILER])
+    def _splice(self, messages: list[bytes], numbers: list[int]) -> bytes:
+        if len(messages) < _FEWEST_AT_ONCE:
+            return super()._splice(messages, numbers)
+        spliced, left = splice_many(messages, numbers, self._numbering, self._columns)
+        self.ops.update(bytes({message[0] for message in messages}).lower())
+        if not left:
+            return spliced
+        return spliced + super()._splice([messages[n] for n in left], [numbers[n] for n in left])
 
 
 def _smallint_array(numbers: list[int]) -> bytes:
@@ -124,15 +241,12 @@ class TextRows(Rows):
 
     format = "text"
 
-    def begin(self, transaction: Begin) -> None:
-        """Make what all rows of a transaction share."""
-        lsn = f"{transaction.commit_lsn >> 32:X}/{transaction.commit_lsn & 0xFFFFFFFF:X}"
+    def _begin(self, transaction: Begin) -> None:
         seconds, microseconds = divmod(transaction.committed_at_us, _US_PER_S)
-        self._head = f"{lsn}\t".encode()
+        self._head = f"{format_lsn(transaction.commit_lsn)}\t".encode()
         self._tail = f"\t{transaction.xid}\t{_moment(seconds, microseconds)}\t".encode()
 
-    def add(self, op: bytes, seq: int, data: bytes, at: int) -> int:
-        """Add the tuple that begins at `at`; returns where it ends."""
+    def _row(self, op: bytes, seq: int, data: bytes, at: int) -> bytes:
         fields: list[bytes] = []
         unchanged: list[int] = []
         count = int.from_bytes(data[at : at + 2])
@@ -148,22 +262,16 @@ class TextRows(Rows):
                 end = at + 5 + int.from_bytes(data[at + 1 : at + 5])
                 fields.append(_escaped(data[at + 5 : end]))
                 at = end
-        self._add(op, seq, fields, unchanged)
-        return at
+        return self._line(op, seq, fields, unchanged)
 
-    def add_empty(self, op: bytes, seq: int) -> None:
-        """Add a change without a row."""
-        self._add(op, seq, [b"\\N"] * self._columns, [])
+    def _keep_empty(self, op: bytes, seq: int) -> None:
+        self._parts.append(self._line(op, seq, [b"\\N"] * self._columns, []))
 
-    def take(self) -> bytes:
-        """Return all rows as one COPY stream, and forget them."""
-        return b"".join(self._taken())
-
-    def _add(self, op: bytes, seq: int, fields: list[bytes], unchanged: list[int]) -> None:
+    def _line(self, op: bytes, seq: int, fields: list[bytes], unchanged: list[int]) -> bytes:
         self.has_unchanged = self.has_unchanged or bool(unchanged)
         mask = f"{{{','.join(map(str, unchanged))}}}".encode() if unchanged else b"\\N"
         meta = b"".join([self._head, b"%d\t" % seq, op, self._tail, mask])
-        self._keep(b"\t".join([meta, *fields]) + b"\n")
+        return b"\t".join([meta, *fields]) + b"\n"
 
 
 def _moment(seconds: int, microseconds: int) -> str:
@@ -181,3 +289,95 @@ def _escaped(value: bytes) -> bytes:
         if raw in value:
             value = value.replace(raw, written)
     return value
+
+
+def splice_many(
+    messages: list[bytes], numbers: list[int], numbering: Numbering, columns: int
+) -> tuple[bytes, list[int]]:
+    """Rows of binary COPY out of many messages at once: column by column over all rows, never row by row.
+
+    messages   inserts, updates without an old row, deletes: their row begins at the 7th byte
+    numbers    of the changes, growing
+    returns    the rows, and the positions of messages that were left out: a value in them is left out or
+               is text, so they need a mask, or are not for this form
+    """
+    import numpy as np
+
+    # In front of each message room is made, so that with its header it is as long as our columns in the row.
+    room = bytes(_META_BYTES - _HEADER_BYTES)
+    raw = room + room.join(messages)
+    whole = np.frombuffer(raw + bytes(8), dtype=np.uint8)
+    lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages)) + len(room)
+    begins = np.cumsum(lengths) - lengths
+    at = begins + _META_BYTES
+    kept = np.ones(len(raw), dtype=bool)
+    out_at = np.full(len(messages), _META_BYTES, dtype=np.int64)
+    is_left = (whole[at - 2].astype(np.int64) << 8 | whole[at - 1]) != columns
+    nulls: list[tuple[Any, Any]] = []
+    for _ in range(columns):
+        kind = whole[at]
+        is_binary = kind == _BINARY_KIND
+        if is_binary.all():
+            size = _sizes(whole, at)
+        else:
+            is_null = kind == _NULL_KIND
+            is_left |= ~(is_binary | is_null)
+            size = np.where(is_binary, _sizes(whole, at), -4)
+            rows = np.flatnonzero(is_null)
+            nulls.append((rows, out_at[rows]))
+        kept[at] = False
+        at = np.minimum(at + size + 5, len(raw))
+        out_at += np.where(is_binary, size, 0) + 4
+    is_left |= at != begins + lengths
+    if is_left.any():
+        left = np.flatnonzero(is_left).tolist()
+        rest = np.flatnonzero(~is_left).tolist()
+        if not rest:
+            return b"", left
+        spliced, _ = splice_many([messages[n] for n in rest], [numbers[n] for n in rest], numbering, columns)
+        return spliced, left
+    meta = _meta(np.asarray(numbers, dtype=np.int64), numbering, columns)
+    meta["op"] = whole[begins + len(room)] | _LOWER
+    body = whole[: len(raw)].copy()
+    # Rows begin where room was made: as many bytes as our columns take, all of them kept.
+    body[(begins[:, None] + np.arange(_META_BYTES)).ravel()] = meta.view(np.uint8)
+    if not nulls:
+        return body[kept].tobytes(), []
+    out_begins = np.cumsum(out_at) - out_at
+    out = np.full(int(out_at.sum()), 0xFF, dtype=np.uint8)
+    is_value = np.ones(len(out), dtype=bool)
+    for rows, offsets in nulls:
+        places = out_begins[rows] + offsets
+        for byte in range(4):
+            is_value[places + byte] = False
+    out[is_value] = body[kept]
+    return out.tobytes(), []
+
+
+def _sizes(whole: Any, at: Any) -> Any:
+    import numpy as np
+
+    size = whole[at + 1].astype(np.int64)
+    for byte in range(2, 5):
+        size = size << 8 | whole[at + byte]
+    return size
+
+
+def _meta(numbers: Any, numbering: Numbering, columns: int) -> Any:
+    """Our columns of each row as the bytes they are in COPY; `op` is left to the caller."""
+    import numpy as np
+
+    starts = np.asarray(numbering.starts, dtype=np.int64)
+    which = np.searchsorted(starts, numbers, side="right") - 1
+    begins = numbering.begins
+    meta = np.empty(len(numbers), dtype=_META_LAYOUT)
+    meta["fields"] = len(META_COLUMNS) + columns
+    for name in ("lsn_size", "seq_size", "xid_size", "at_size"):
+        meta[name] = 8
+    meta["op_size"] = 1
+    meta["lsn"] = np.array([begin.commit_lsn for begin in begins], dtype=np.uint64)[which]
+    meta["xid"] = np.array([begin.xid for begin in begins], dtype=np.int64)[which]
+    meta["at"] = np.array([begin.committed_at_us for begin in begins], dtype=np.int64)[which]
+    meta["seq"] = numbers - starts[which] + 1
+    meta["mask_size"] = -1
+    return meta

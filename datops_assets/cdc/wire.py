@@ -94,14 +94,14 @@ def read_keepalive(data: memoryview) -> tuple[int, bool]:
     return end, bool(wants_reply)
 
 
-def write_status(flushed: int, now_us: int, *, received: int) -> bytes:
+def write_status(flushed: int, now_us: int, *, received: int, wants_reply: bool = False) -> bytes:
     """The answer that says how far the WAL is needed no more.
 
     flushed    applied and committed in the warehouse; the server may forget what is before it
     received   read from the connection so far
     now_us     microseconds since 2000-01-01 UTC
     """
-    return _STATUS.pack(b"r", max(received, flushed), flushed, flushed, now_us, 0)
+    return _STATUS.pack(b"r", max(received, flushed), flushed, flushed, now_us, wants_reply)
 
 
 def read_begin(data: bytes) -> Begin:

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import psycopg
 import pytest
 
-from datops_assets.errors import LoadRefusedError, SourceRefusedError, SourceUnreachableError
+from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 
 
@@ -134,63 +134,3 @@ def test_a_slot_that_somebody_else_read(followed: Followed) -> None:
     )
     with pytest.raises(SourceRefusedError, match=r"somebody else read the slot.*datops cdc resync erp"):
         followed.drain()
-
-
-@pytest.mark.parametrize(
-    ("ddl", "dml"),
-    [
-        ("add w int default 7", "insert into t values (9, 'i', 1.5, 8)"),
-        ("add w int not null default 7", "update t set v = 'x' where id = 1"),
-        ("drop v", "insert into t values (9, 1.5)"),
-        ("drop v", "update t set n = 2.5 where id = 1"),
-        ("rename v to renamed", "update t set renamed = 'x' where id = 1"),
-        ("alter n set not null", "insert into t values (9, 'i', 1.5)"),
-        ("alter v set not null", "select 1"),
-        ("add w text", "select 1"),
-    ],
-)
-def test_ddl_in_the_middle(followed: Followed, ddl: str, dml: str) -> None:
-    """Case 55: with and without rows after it, and rows between two of them in one transaction."""
-    followed.run(
-        "create table t (id int primary key, v text, n numeric); insert into t values (1, 'a', 1), (2, 'b', 2)"
-    )
-    followed.follow("t")
-    followed.snapshot()
-    followed.run("insert into t values (5, 'before', 5)")
-    followed.run(f"alter table t {ddl}")
-    followed.run(dml)
-    followed.drain()
-    followed.run("alter table t add last int; update t set last = 1, n = 1; delete from t where id = 2")
-    followed.drain()
-    columns = [
-        name
-        for (name,) in followed.source.execute(
-            "select attname from pg_attribute where attrelid = 't'::regclass and attnum > 0 and not attisdropped"
-        )
-    ]
-    here = {
-        name
-        for (name,) in followed.warehouse.fetch(
-            "select attname from pg_attribute where attrelid = 'bronze.erp_t'::regclass and attnum > 0"
-        )
-    }
-    shared = ", ".join(name for name in columns if name in here and name not in ("w", "renamed"))
-    there = followed.source.execute(f"select {shared} from t order by id").fetchall()
-    assert followed.warehouse.fetch(f"select {shared} from bronze.erp_t order by id") == there
-
-
-def test_a_type_that_widens_and_one_that_changes(followed: Followed) -> None:
-    followed.run("create table t (id int primary key, v int, w text); insert into t values (1, 1, 'x')")
-    followed.follow("t")
-    followed.snapshot()
-    followed.run("alter table t alter v type bigint; insert into t values (2, 5000000000, 'y')")
-    followed.drain()
-    followed.require_equal()
-    followed.run("alter table t alter w type int using 1; insert into t values (3, 1, 7)")
-    with pytest.raises(
-        LoadRefusedError, match=r"column 'w' is integer in the source now, and text in the warehouse"
-    ):
-        followed.drain()
-    followed.snapshot()
-    followed.drain()
-    followed.require_equal()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from datops_assets_tests.cdc.conftest import Followed
 
@@ -149,3 +154,100 @@ def test_any_name_of_a_column(followed: Followed, name: str) -> None:
     followed.run(f"update t set {name} = 'b'; insert into t values (2, 'c')")
     followed.drain()
     followed.require_equal()
+
+
+# Case 13: what each type's own text form says, any value of it. As JSON, which needs no quoting of ours.
+_texts = st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)
+_whole = st.integers(-(2**63), 2**63 - 1)
+_days = st.one_of(
+    st.dates().map(str), st.sampled_from(["infinity", "-infinity", "4713-01-01 BC", "5874897-12-31"])
+)
+_moments = st.one_of(
+    st.datetimes().map(str), st.sampled_from(["infinity", "-infinity", "0044-03-15 00:00:00 BC"])
+)
+_numbers = st.one_of(
+    st.decimals(allow_nan=False, allow_infinity=False, places=20).map(str),
+    st.sampled_from(["NaN", "Infinity", "-Infinity", "1.10", "0.000"]),
+)
+ANY = {
+    "b": ("boolean", st.booleans()),
+    "i": ("bigint", _whole),
+    "f": (
+        "double precision",
+        st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.just("NaN"), st.just("-0")),
+    ),
+    "r": ("real", st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)),
+    "n": ("numeric", _numbers),
+    "d": ("date", _days),
+    "m": ("timestamp", _moments),
+    "z": ("timestamptz", _moments),
+    "h": ("interval", st.integers(-(10**9), 10**9).map(lambda n: f"{n % 97} mons {n % 31} days {n} us")),
+    "t": ("text", _texts),
+    "y": ("bytea", st.binary(max_size=30).map(lambda v: "\\x" + v.hex())),
+    "j": (
+        "jsonb",
+        st.recursive(st.one_of(st.none(), _whole, _texts), lambda inner: st.lists(inner, max_size=3)),
+    ),
+    "u": ("uuid", st.uuids().map(str)),
+    "a": ("int[]", st.lists(st.integers(-9, 9), max_size=4).map(lambda v: "{" + ",".join(map(str, v)) + "}")),
+    "o": ("int4range", st.integers(-99, 99).map(lambda n: f"[{n},{n + 5})")),
+    "p": ("inet", st.ip_addresses().map(str)),
+}
+_row = st.fixed_dictionaries({name: st.one_of(st.none(), values) for name, (_, values) in ANY.items()})
+
+
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_any_value_of_any_type(followed: Followed, form: str) -> None:
+    """Case 13: rows that nobody thought of, as snapshot, insert, update, moved key; in both forms of the stream."""
+    import json
+
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in ANY.items())
+    followed.run("create type pair as (a int, b date)")
+    followed.run(f"create table t (id int primary key, {columns}{', c pair' if form == 'text' else ''})")
+    followed.run(f"alter database {followed.database.dbname} set datestyle = 'German'")
+    followed.run(f"alter database {followed.database.dbname} set extra_float_digits = -5")
+    followed.run(f"alter database {followed.database.dbname} set intervalstyle = 'sql_standard'")
+    followed.follow("t")
+    names = ", ".join(ANY)
+    insert = f"insert into t (id, {names}) select %s, {names} from jsonb_populate_record(null::t, %s::jsonb)"
+    followed.snapshot()
+    number = 0
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(_row, min_size=1, max_size=25), st.booleans())
+    def hold(rows: list[dict[str, object]], begins_anew: bool) -> None:
+        nonlocal number
+        for row in rows:
+            number += 1
+            followed.source.execute(insert, (number, json.dumps(row)))
+        if begins_anew:
+            followed.snapshot()
+        followed.run(
+            f"update t set id = -id where id > {number - 3}; update t set n = n + 1 where id % 3 = 0"
+        )
+        followed.drain()
+        followed.require_equal()
+
+    hold()
+
+
+def test_a_source_with_another_encoding(followed: Followed) -> None:
+    """Case 5: what is one byte there is two here, in values and in names."""
+    name = f"{followed.database.dbname}_latin"
+    with followed.database.connect() as admin:
+        admin.execute(f"create database {name} encoding 'latin1' locale 'C' template template0")
+    other = followed.database.at(name)
+    with closing(other.connect()) as source:
+        latin = replace(followed, database=other, source=source)
+        latin.stream = replace(followed.stream, slot=f"{name[-40:]}_x")
+        latin.run("create table t (id int primary key, \"größe\" text); insert into t values (1, 'üß')")
+        latin.follow("t")
+        latin.snapshot()
+        latin.run(
+            "insert into t values (2, 'é'); alter table t add c regclass; insert into t values (3, 'ñ', 't')"
+        )
+        latin.drain()
+        latin.require_equal()
+        source.execute("select pg_drop_replication_slot(%s)", (latin.stream.slot,))
+    with followed.database.connect() as admin:
+        admin.execute(f"drop database {name} with (force)")
