@@ -98,7 +98,7 @@ class TestBucketSuite(SourceSuite):
         rig.far.fill(20 * FEW)
         with SlowOrCutProxy(rig.far.address, cut_after=200_000) as proxy:
             failed = rig.load(address=proxy.address).failed
-            assert proxy.cuts == 1
+            assert proxy.cuts >= 1
         assert rig.counts() == ((0, 0) if failed else (20 * FEW, 20 * FEW))
         assert {result.state for result in failed} <= {"interrupted"}
         assert rig.load().failed == []
