@@ -71,7 +71,8 @@ def drill(
     seconds: dict[str, float] = {}
     held = manifest.facts["tables"]
     rpo_s = ((next_finished_at or now) - manifest.snapshot_at).total_seconds()
-    rto_s, findings = None, []
+    rto_s: float | None = None
+    findings: list[str] = []
     try:
         rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
     except BackupDamagedError as error:

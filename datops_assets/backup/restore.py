@@ -83,7 +83,12 @@ class Restored:
 
 
 def plan_restore(
-    manifest: Manifest, destination: Destination, target: Server, staging: Path, wanted: Wanted, onto: str | None
+    manifest: Manifest,
+    destination: Destination,
+    target: Server,
+    staging: Path,
+    wanted: Wanted,
+    onto: str | None,
 ) -> RestorePlan:
     """Say what a restore would do, and what stands in its way.
 
@@ -102,7 +107,9 @@ def plan_restore(
         same_server = _system(conn) == manifest.system_identifier
     filled = _is_filled(target) if exists else False
     if same_server and manifest.database.rpartition("/")[2] == target.dbname and onto != target.address:
-        problems.append(f"{target.address} is the source itself; to replace it, say so: --onto {target.address}")
+        problems.append(
+            f"{target.address} is the source itself; to replace it, say so: --onto {target.address}"
+        )
     elif filled and wanted.is_everything and onto != target.address:
         problems.append(f"{target.address} is not empty; to replace it, say so: --onto {target.address}")
     if not exists or wanted.is_everything:
@@ -114,6 +121,8 @@ def plan_restore(
     else:
         steps.append(f"add {len(tables)} table(s) to {target.dbname} in one transaction")
         problems += _in_the_way(target, list(tables))
+    if wanted.is_everything:
+        problems += _missing_roles(manifest, target)
     steps.append("hold rows and content of every restored table against the backup")
     return RestorePlan(
         manifest.backup_id, manifest.snapshot_at, manifest.database, target.address, len(tables),
@@ -167,7 +176,11 @@ def fetch(manifest: Manifest, destination: Destination, keys: Keys, folder: Path
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = _files(manifest, wanted)
     for artefact in _needed(manifest, wanted):
-        if all(_is_there(folder, member.name, member.sha256) for member in artefact.members if member.name in names):
+        if all(
+            _is_there(folder, member.name, member.sha256)
+            for member in artefact.members
+            if member.name in names
+        ):
             continue
         unpack(
             destination, manifest.place(artefact), artefact, keys, encrypted=manifest.key_id is not None, into=folder,
@@ -184,13 +197,16 @@ def create_database(admin: psycopg.Connection[Any], name: str, manifest: Manifes
     admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
     provider = {"c": "libc", "i": "icu", "b": "builtin"}[about["provider"]]
     statement = sql.SQL("create database {} template template0 encoding {} lc_collate {} lc_ctype {}").format(
-        sql.Identifier(name), sql.Literal(about["encoding"]), sql.Literal(about["collate"]), sql.Literal(about["ctype"])
+        sql.Identifier(name),
+        sql.Literal(about["encoding"]),
+        sql.Literal(about["collate"]),
+        sql.Literal(about["ctype"]),
     )
     if admin.info.server_version >= 150000:
         statement += sql.SQL(" locale_provider {}").format(sql.Identifier(provider))
     if about["locale"] is not None:
         kind = "icu_locale" if provider == "icu" else "builtin_locale"
-        statement += sql.SQL(f" {kind} {{}}").format(sql.Literal(about["locale"]))  # type: ignore[arg-type]
+        statement += sql.SQL(f" {kind} {{}}").format(sql.Literal(about["locale"]))
     admin.execute(statement)
     for setting in about["settings"]:
         parameter, _, value = setting.partition("=")
@@ -207,7 +223,9 @@ def load(
     """Fill an empty database from the fetched dump."""
     command = [programs.path("pg_restore"), "--no-password", f"--dbname={target.dbname}", f"--jobs={jobs}"]
     if wanted.is_everything:
-        target.run([*command, "--exit-on-error", str(folder / DUMP)], f"the restore into {target.address} failed")
+        target.run(
+            [*command, "--exit-on-error", str(folder / DUMP)], f"the restore into {target.address} failed"
+        )
         return
     listing = _listing(manifest, folder, target, programs, wanted, fresh=True)
     try:
@@ -239,7 +257,9 @@ def _listing(
     """Write the lines of the dump's list of contents that are wanted."""
     everything, chosen = folder / "contents.all", folder / "contents"
     target.run(
-        [programs.path("pg_restore"), "--list", str(folder / DUMP)], "the dump cannot be listed", stdout=everything
+        [programs.path("pg_restore"), "--list", str(folder / DUMP)],
+        "the dump cannot be listed",
+        stdout=everything,
     )
     labels = [label for label in manifest.facts["tables"] if wanted.has(label)]
     parts = {part for label in labels for part in manifest.facts["parts"].get(label, [])}
@@ -259,7 +279,11 @@ def _is_wanted(line: str, labels: Sequence[str], parts: set[str], objects: set[s
         return False
     if f"{class_} {object_}" in parts:
         return True
-    if class_ == "0" and object_ in objects and what.startswith(("TABLE DATA", "SEQUENCE SET", "SEQUENCE OWNED BY")):
+    if (
+        class_ == "0"
+        and object_ in objects
+        and what.startswith(("TABLE DATA", "SEQUENCE SET", "SEQUENCE OWNED BY"))
+    ):
         return True
     if what.startswith(("ACL ", "COMMENT ")):
         spelled = [label.partition(".") for label in labels]
@@ -315,7 +339,9 @@ def _is_there(folder: Path, name: str, sha256: str) -> bool:
 
 def _no_such(manifest: Manifest, wanted: Wanted) -> str:
     what = f"table {wanted.table}" if wanted.table else f"schema {wanted.schema}"
-    known = sorted({label.partition(".")[0] if wanted.schema else label for label in manifest.facts["tables"]})
+    known = sorted(
+        {label.partition(".")[0] if wanted.schema else label for label in manifest.facts["tables"]}
+    )
     return f"the backup has no {what}, it has: {', '.join(known[:10])}"
 
 
@@ -326,6 +352,23 @@ def _in_the_way(target: Server, labels: Sequence[str]) -> list[str]:
         f"{label} is in {target.address} already; restore into a new database and copy from there"
         for label in labels
         if label in there
+    ]
+
+
+def _missing_roles(manifest: Manifest, target: Server) -> list[str]:
+    """Roles that own or may do something in the backup and are not on the target's server."""
+    needed = set()
+    for name, about in manifest.facts["objects"].items():
+        if not name.startswith("role "):
+            needed |= {about["owner"], *(grant.split(" ")[0] for grant in about["grants"])}
+    with closing(target.at("postgres").connect()) as conn:
+        conn.execute("set search_path = pg_catalog")
+        there = {name for (name,) in conn.execute("select oid::regrole::text from pg_roles")}
+    lacking = sorted(needed - there - {None, "public"})
+    if not lacking:
+        return []
+    return [
+        f"{target.address} lacks the role(s) {', '.join(lacking)}; make them first, {ROLES} of the backup has them"
     ]
 
 
@@ -352,9 +395,13 @@ def _swap(admin: psycopg.Connection[Any], filled: str, name: str) -> None:
     try:
         if _exists(admin, name):
             admin.execute(
-                sql.SQL("alter database {} rename to {}").format(sql.Identifier(name), sql.Identifier(_aside(name)))
+                sql.SQL("alter database {} rename to {}").format(
+                    sql.Identifier(name), sql.Identifier(_aside(name))
+                )
             )
-        admin.execute(sql.SQL("alter database {} rename to {}").format(sql.Identifier(filled), sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("alter database {} rename to {}").format(sql.Identifier(filled), sql.Identifier(name))
+        )
     except psycopg.errors.ObjectInUse:
         raise BackupRefusedError(
             f"sessions use the database {name}; end them and run the restore again; the restored one is {filled}"

@@ -149,6 +149,96 @@ def verify(
 
 
 @app.command()
+def restore(
+    name: Name = None,
+    database: Annotated[str, typer.Option(help="Database to restore into; made where there is none.")] = "",
+    to: Annotated[
+        str | None, typer.Option(help="URL of another server; default: the server that was backed up.")
+    ] = None,
+    password_env: Annotated[str | None, typer.Option(help="Variable with the password for --to.")] = None,
+    schema: Annotated[str | None, typer.Option(help="Only this schema's tables.")] = None,
+    table: Annotated[str | None, typer.Option(help="Only this table, as schema.table.")] = None,
+    backup: BackupId = None,
+    at: At = None,
+    onto: Annotated[
+        str | None,
+        typer.Option(help="host:port/database that may be replaced, typed out; it is moved aside."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a restore would do; with --apply do it and hold the outcome against the backup."""
+    from datops_assets.backup.restore import Wanted
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    if not database:
+        raise DeclarationError(["restore into which database? expected --database NAME"])
+    if schema and table:
+        raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
+    with open_catalogue() as catalogue:
+        target = operations.target_of(document, catalogue, to, password_env).at(database)
+        entry = operations.choose(document, catalogue, backup)
+        outcome = operations.restore(
+            document, catalogue, entry, target, Wanted(schema, table), onto=onto, at=at, apply=apply
+        )
+    fields = dataclasses.asdict(outcome)
+    if as_json:
+        say_json(fields)
+    else:
+        say_fields({key: value if value != [] else "none" for key, value in fields.items()})
+    if fields.get("problems") or fields.get("findings"):
+        raise typer.Exit(1)
+    if not apply and not as_json:
+        typer.echo("nothing was changed; to do it: --apply")
+
+
+@app.command()
+def drill(
+    name: Name = None, backup: BackupId = None, at: At = None, config: Config = None, as_json: Json = False
+) -> None:
+    """Restore a backup on a server of its own and compare; default: the one whose turn it is."""
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    with open_catalogue() as catalogue:
+        entry = (
+            operations.choose(document, catalogue, backup) if backup else operations.turn(document, catalogue)
+        )
+        done = operations.proof(document, catalogue, entry, at)
+    fields = dataclasses.asdict(done) | {"passed": done.passed}
+    if as_json:
+        say_json(fields)
+    else:
+        say_fields(fields | {"findings": done.findings or "none"})
+    if not done.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    name: Name = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show which backups retention lets go; with --apply remove them."""
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    with open_catalogue() as catalogue:
+        found = operations.prune(document, catalogue) if apply else operations.plan_prune(document, catalogue)
+    rows = [dataclasses.asdict(one) for one in found]
+    say_rows(rows, ["backup_id", "snapshot_at", "stored_bytes", "goes", "reasons"], as_json, "no backup goes")
+    if not apply and not as_json and any(one.goes for one in found):
+        typer.echo("nothing was changed; to do it: --apply")
+
+
+@app.command()
 def key(as_json: Json = False) -> None:
     """Make a key for a variable that `encryption.key_env` names. Keep it elsewhere, too: without it no restore."""
     from datops_assets.backup.encryption import new_key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
@@ -11,8 +13,11 @@ from datops_assets.errors import BackupError, DeclarationError
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
     from datops_assets.backup.destinations import Destination
+    from datops_assets.backup.drill import Drilled
     from datops_assets.backup.logical import BackupPlan, Taken
     from datops_assets.backup.manifest import Manifest
+    from datops_assets.backup.restore import Restored, RestorePlan, Wanted
+    from datops_assets.backup.server import Server
     from datops_assets.backup.verify import Verified
 
 
@@ -139,3 +144,183 @@ def rebuild(document: BackupDocument, catalogue: Catalogue) -> tuple[list[Manife
                     ]
                     entered.append(manifest)
     return entered, problems
+
+
+def proof(
+    document: BackupDocument, catalogue: Catalogue, entry: BackupEntry, at: str | None = None
+) -> Drilled:
+    """Drill a backup and note the outcome. A drill that fails is an outcome, too."""
+    from datetime import UTC
+
+    from datops_assets.backup import catalogue as noted
+    from datops_assets.backup.drill import drill
+    from datops_assets.components.backups.document import staging_of
+
+    later = [
+        one.finished_at
+        for one in entries(document, catalogue)
+        if one.is_good and one.finished_at and one.started_at > entry.started_at
+    ]
+    destination, manifest = readable(document, catalogue, entry, at)
+    with noted.read_lock(catalogue.conn, entry.backup_id):
+        done = drill(
+            manifest, destination, document.keys(), staging_of(catalogue.settings), now=datetime.now(UTC),
+            next_finished_at=min(later, default=None), pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
+        )  # fmt: skip
+    noted.note_drill(
+        catalogue.conn, entry.backup_id, done.started_at, done.passed, done.rto_s, done.rpo_s, done.findings,
+        done.seconds | {"destination": done.destination, "tables": done.tables, "rows": done.rows},
+    )  # fmt: skip
+    return done
+
+
+def turn(document: BackupDocument, catalogue: Catalogue) -> BackupEntry:
+    """The backup whose turn it is to be drilled.
+
+    raises    BackupError: there is no good one
+    """
+    from datops_assets.backup.retention import Candidate, next_to_drill
+
+    good = {entry.backup_id: entry for entry in entries(document, catalogue) if entry.is_good}
+    chosen = next_to_drill(
+        Candidate(entry.backup_id, entry.snapshot_at or entry.started_at, entry.drilled_at)
+        for entry in good.values()
+    )
+    if chosen is None:
+        raise BackupError(
+            f"{document.backup} has no good backup; take one: datops backup run {document.backup}"
+        )
+    return good[chosen]
+
+
+def readable(
+    document: BackupDocument, catalogue: Catalogue, entry: BackupEntry, at: str | None
+) -> tuple[Destination, Manifest]:
+    """A destination that has the backup, one without known damage first, and the manifest there.
+
+    raises    BackupDamagedError: the manifest is not what was written, at none of them
+    """
+    from datops_assets.backup.verify import read_from
+    from datops_assets.errors import BackupDamagedError
+
+    there = [one for one in destinations_of(document, catalogue, at) if one.name in entry.destinations]
+    last: BackupDamagedError | None = None
+    for destination in sorted(there, key=lambda one: one.name in entry.damaged_at):
+        try:
+            return destination, read_from(destination, entry.name, entry.backup_id, document.keys())
+        except BackupDamagedError as error:
+            last = error
+    raise last or BackupError(f"{entry.backup_id} stands at none of the destinations")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What retention says of one backup."""
+
+    backup_id: str
+    snapshot_at: datetime | None
+    stored_bytes: int | None
+    goes: bool
+    reasons: list[str]
+
+
+def plan_prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
+    """Say of each finished backup whether it stays, and why."""
+    from datetime import UTC
+
+    from datops_assets.backup.retention import Kept, keep
+
+    finished = [entry for entry in entries(document, catalogue) if entry.state == "complete"]
+    kept = keep(
+        [Kept(one.backup_id, one.snapshot_at or one.started_at, one.is_good, one.parent) for one in finished],
+        document.retained(),
+        datetime.now(UTC),
+        _in_use(catalogue, finished),
+    )
+    return [
+        Pruned(
+            one.backup_id, one.snapshot_at, one.stored_bytes, one.backup_id not in kept,
+            kept.get(one.backup_id, ["no rule keeps it"]),
+        )
+        for one in finished
+    ]  # fmt: skip
+
+
+def prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
+    """Remove what retention lets go; what somebody began to read meanwhile stays.
+
+    promise    the manifest goes first: killed in the middle, what is left counts as no backup, and goes next time
+    """
+    from datops_assets.backup import catalogue as noted
+
+    gone = []
+    with noted.running(catalogue.conn, document.backup):
+        for one in plan_prune(document, catalogue):
+            if not one.goes:
+                continue
+            with noted.remove_lock(catalogue.conn, one.backup_id) as alone:
+                if alone:
+                    _remove(document, catalogue, one.backup_id)
+                    gone.append(one)
+    return gone
+
+
+def _remove(document: BackupDocument, catalogue: Catalogue, backup_id: str) -> None:
+    from datops_assets.backup import catalogue as noted
+    from datops_assets.backup.manifest import folder_of
+
+    # First the entry: a removal that is killed leaves files that nobody takes for a backup of the list.
+    noted.note_pruned(catalogue.conn, backup_id, "no rule of the retention keeps it")
+    for destination in document.open_destinations(catalogue.settings):
+        destination.remove(folder_of(document.backup, backup_id))
+
+
+def _in_use(catalogue: Catalogue, found: list[BackupEntry]) -> set[str]:
+    from datops_assets.backup import catalogue as noted
+
+    used = set()
+    for entry in found:
+        with noted.remove_lock(catalogue.conn, entry.backup_id) as alone:
+            if not alone:
+                used.add(entry.backup_id)
+    return used
+
+
+def target_of(
+    document: BackupDocument, catalogue: Catalogue, to: str | None, password_env: str | None
+) -> Server:
+    """The server to restore on: the one that a call names, else the one that is backed up."""
+    from datops_assets.components.backups.document import BackupSource, server_of
+
+    if to is None:
+        return document.server(catalogue.settings)
+    from pydantic import ValidationError
+
+    try:
+        source = BackupSource(url=to, password_env=password_env)
+    except ValidationError as error:
+        said = "; ".join(
+            item["msg"].removeprefix("Value error, ") for item in error.errors(include_input=False)
+        )
+        raise DeclarationError([f"--to: {said}"]) from None
+    return server_of(source, catalogue.settings.project_root)
+
+
+def restore(
+    document: BackupDocument, catalogue: Catalogue, entry: BackupEntry, target: Server, wanted: Wanted, *,
+    onto: str | None, at: str | None, apply: bool,
+) -> RestorePlan | Restored:  # fmt: skip
+    """Plan a restore, or do it while nobody may remove the backup."""
+    from datops_assets.backup import catalogue as noted
+    from datops_assets.backup.restore import plan_restore, restore_logical
+    from datops_assets.components.backups.document import staging_of
+
+    staging = staging_of(catalogue.settings)
+    destination, manifest = readable(document, catalogue, entry, at)
+    with noted.read_lock(catalogue.conn, entry.backup_id):
+        if not apply:
+            return plan_restore(manifest, destination, target, staging, wanted, onto)
+        return restore_logical(
+            manifest, destination, document.keys(), target, staging, wanted=wanted, onto=onto,
+            pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
+        )  # fmt: skip

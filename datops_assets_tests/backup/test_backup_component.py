@@ -1,0 +1,70 @@
+"""Backups in the asset graph: metadata, checks against the clock, schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from datops_assets.components.backups.component import asset_key, backup_definitions, drill_key
+from datops_assets.components.backups.document import BackupDocument, read_backup
+from datops_assets_tests.backup.conftest import datops
+
+
+def read(path: Path) -> BackupDocument:
+    return read_backup(path, path.parent).document
+
+
+def evaluations(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, bool]:
+    """The checks against the clock, run on their own."""
+    job = dg.define_asset_job("promises", selection=dg.AssetSelection.all_asset_checks())
+    with_job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
+    selected = with_job.resolve_job_def("promises")
+    result = selected.execute_in_process(
+        instance=instance, op_selection=["erp_backup_promises"], raise_on_error=False
+    )
+    return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+
+
+def test_a_run_backs_up_verifies_and_a_drill_proves(document: Path) -> None:
+    definitions = backup_definitions(read(document))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert evaluations(definitions, instance) == {"age": False, "verified": False, "drilled": False}
+        result = definitions.resolve_job_def("erp_backup").execute_in_process(instance=instance)
+        (event,) = result.asset_materializations_for_node("backup__erp")
+        metadata: Any = event.metadata
+        assert metadata["rows"].value == 5605
+        assert metadata["destinations"].value == ["local", "second"]
+        assert [
+            check.passed for check in result.get_asset_check_evaluations() if check.check_name == "whole"
+        ] == [True]
+        result = definitions.resolve_job_def("erp_drill").execute_in_process(instance=instance)
+        (event,) = result.asset_materializations_for_node("backup__erp__drill")
+        assert event.metadata["rto_s"].value > 0  # type: ignore[operator]
+        assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+        assert evaluations(definitions, instance) == {"age": True, "verified": True, "drilled": True}
+    assert datops("list")[0]["drill_passed"]
+
+
+def test_schedules_come_from_the_document(document: Path) -> None:
+    assert not list(backup_definitions(read(document)).schedules or [])
+    document.write_text(
+        document.read_text() + 'logical: {schedule: "0 2 * * *"}\ndrill: {schedule: "0 5 * * 0"}\n'
+    )
+    definitions = backup_definitions(read(document))
+    assert {(one.name, one.cron_schedule) for one in definitions.schedules or []} == {  # type: ignore[union-attr]
+        ("erp_backup_schedule", "0 2 * * *"),
+        ("erp_drill_schedule", "0 5 * * 0"),
+    }
+    keys = {key for asset in definitions.assets or [] for key in asset.keys}  # type: ignore[union-attr]
+    assert keys == {asset_key(read(document)), drill_key(read(document))}
+
+
+@pytest.mark.parametrize("own", ["warehouse", "dagster"])
+def test_the_platforms_own_databases_are_backed_up_by_a_word(document: Path, own: str) -> None:
+    lines = [line for line in document.read_text().splitlines() if not line.startswith("source:")]
+    document.write_text("\n".join([*lines, f"source: {own}"]))
+    taken = datops("run")
+    assert datops("drill", "--backup", taken["backup_id"])["findings"] == []
