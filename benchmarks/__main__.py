@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import definitions_load, files_to_bronze, one_row_run, rest_to_bronze, to_silver
+from benchmarks import definitions_load, files_to_bronze, one_row_run, rest_to_bronze, streams, to_silver
 from benchmarks.harness import bench_server, write_results
 
 DOMAINS = {
@@ -13,6 +13,7 @@ DOMAINS = {
     "quality": to_silver.measure,
     "definitions": definitions_load.measure,
     "cli": one_row_run.measure,
+    "streams": streams.measure,
 }
 
 

@@ -8,12 +8,14 @@ from datops_assets.cdc.drain import Drained, drain
 from datops_assets.cdc.preflight import Finding, preflight
 from datops_assets.cdc.snapshot import Snapshot, take_snapshot
 from datops_assets.cdc.status import SlotStatus, has_news, read_slot
+from datops_assets.cdc.streaming import Progress, stream_changes
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, find_stream, lease
 
 __all__ = [
     "ChangeStream",
     "Drained",
     "Finding",
+    "Progress",
     "SlotStatus",
     "Snapshot",
     "StreamEntry",
@@ -24,5 +26,6 @@ __all__ = [
     "lease",
     "preflight",
     "read_slot",
+    "stream_changes",
     "take_snapshot",
 ]

@@ -28,6 +28,8 @@ class Batch:
     rows: Rows
     since: Place
     """Changes after this place are to be merged; those before it are in the mirror."""
+    repeats_keys: bool = False
+    """Whether an earlier batch had a key more than once; then the last of each is looked for at once."""
     copied: int = 0
     """Rows that are in the log already, in the open transaction."""
 
@@ -91,7 +93,7 @@ def _after(batch: Batch) -> sql.Composed:
     )
 
 
-_INSERTS: LiteralString = (
+_ONCE_EACH: LiteralString = (
     "insert into {mirror} ({names}) select {names} from {log} where {after} on conflict ({key}) do {action}"
 )
 _LATEST: LiteralString = (
@@ -124,13 +126,14 @@ def _merge_whole(conn: psycopg.Connection[Any], batch: Batch) -> None:
         "same": _same_key(table),
         "action": sql.SQL("update set {}").format(updates) if others else sql.SQL("nothing"),
     }
-    if batch.rows.ops == {ord("i")}:
+    if not batch.repeats_keys and batch.rows.ops <= {ord("i"), ord("u")}:
+        # Most batches have a key once; that is found out by the server, which then refuses the statement.
         try:
             with conn.transaction():
-                conn.execute(sql.SQL(_INSERTS).format(**parts))
+                conn.execute(sql.SQL(_ONCE_EACH).format(**parts))
             return
         except psycopg.errors.CardinalityViolation:
-            pass  # a key came twice: what took it away between is not published
+            batch.repeats_keys = True
     conn.execute(sql.SQL(_LATEST).format(**parts))
 
 

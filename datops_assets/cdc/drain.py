@@ -114,12 +114,14 @@ def run(
     *,
     barrier: str | None,
     batch_s: float,
-    on_commit: Callable[[Following], bool] = lambda _: True,
+    on_commit: Callable[[Following], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Apply what the log says from the warehouse's place on.
 
-    barrier     content of the mark to end at; None: only `on_commit` ends it
-    on_commit   called after each commit and each idle moment between transactions; False ends the run
+    barrier     content of the mark to end at; None: only `stopping` ends it
+    on_commit   called after each commit and in each idle moment between transactions
+    stopping    asked a few times a second; a transaction that is open then is sent again to whoever follows next
     """
     mark = (MESSAGE_PREFIX, barrier.encode()) if barrier else None
     binary = None
@@ -134,7 +136,7 @@ def run(
             ) as receiver,
         ):
             try:
-                following.follow(receiver, mark, batch_s, on_commit)
+                following.follow(receiver, mark, batch_s, on_commit, stopping)
                 return
             except OtherFormError:  # what is not committed is sent again, as text
                 warehouse.execute("rollback")

@@ -109,9 +109,10 @@ class Following:
         receiver: Receiver,
         mark: tuple[str, bytes] | None,
         batch_s: float,
-        on_commit: Callable[[Following], bool],
+        on_commit: Callable[[Following], None],
+        stopping: Callable[[], bool],
     ) -> None:
-        """Apply messages until the mark's transaction is committed, or `on_commit` says that it is enough.
+        """Apply messages until the mark's transaction is committed, or until `stopping`; then what is whole is kept.
 
         mark        prefix and content of a message in the log
         batch_s     longest that a finished transaction waits for others before it is committed
@@ -137,7 +138,8 @@ class Following:
                     if reached or self._bytes > _BATCH_BYTES or now - opened > batch_s:
                         self._commit(receiver)
                         opened = None
-                        if not on_commit(self) or reached:
+                        on_commit(self)
+                        if reached:
                             return
                 elif kind == wire.RELATION:
                     self._relation(wire.read_relation(data))
@@ -146,12 +148,13 @@ class Following:
                 elif kind == wire.MESSAGE and mark is not None:
                     message = wire.read_message(data)
                     reached = reached or (message.prefix, message.content) == mark
-            if self._is_open or (messages and now - (opened or now) < batch_s):
-                continue
-            if opened is not None:
-                self._commit(receiver)
-                opened = None
-            if not on_commit(self):
+            ends = stopping()
+            if not self._is_open and (ends or not messages or now - (opened or now) >= batch_s):
+                if opened is not None:
+                    self._commit(receiver)
+                    opened = None
+                on_commit(self)
+            if ends:
                 return
 
     def _open(self, begin: wire.Begin) -> None:

@@ -28,8 +28,8 @@ _STATUS_EVERY_S = 10.0
 _WAIT_S = 0.2
 _BATCH_BYTES = 1 << 20
 """Handed over at once: a queue operation costs as much as receiving ten messages."""
-_AHEAD = 16
-"""Batches received before the reader must have taken one: bounds memory to 16 MiB."""
+_AHEAD = 32
+"""Batches received before the reader must have taken one: bounds memory to 32 MiB, and lasts for a merge."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FORMS = (
     "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex -c timezone=UTC"

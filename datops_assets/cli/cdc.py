@@ -89,6 +89,30 @@ def drain(name: StreamName = None, config: Config = None, as_json: Json = False)
 
 
 @app.command()
+def stream(
+    name: StreamName = None,
+    config: Config = None,
+    every_ms: Annotated[
+        int, typer.Option(help="Longest a finished transaction waits for others.", min=1)
+    ] = 200,
+    report_s: Annotated[
+        float, typer.Option(help="How often the assets are told what arrived, in seconds.", min=0.1)
+    ] = 60.0,
+) -> None:
+    """Follow a database on and on, less than a second behind; ends cleanly on SIGTERM or Ctrl-C."""
+    import signal
+    import threading
+
+    from datops_assets.components.streams.running import follow_for_ever
+
+    document = _document(name, config)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    follow_for_ever(document, stopped, say=typer.echo, every_s=every_ms / 1000, report_s=report_s)
+
+
+@app.command()
 def status(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
     """Show where a stream is, how far behind, and what its slot holds back in the source."""
     from datops_assets.cdc import find_stream, read_slot

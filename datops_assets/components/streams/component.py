@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datops_assets.cdc import Drained, SlotStatus, StreamEntry
 
 INTERVAL_S = 30
+HEARTBEAT_BYTES = 256 << 20
+"""Log that a stream without changes of its own may hold back in the source before it is drained all the same."""
 CHECK = "stream"
 
 
@@ -118,18 +120,27 @@ def follow_once(
     catalogue: Catalogue, document: StreamDocument
 ) -> tuple["Drained", "StreamEntry", "SlotStatus | None"]:
     """Take the snapshot where there is none, then drain; returns what was done, and how things stand."""
-    from datops_assets.cdc import drain, find_stream, read_slot, take_snapshot
+    from datops_assets.cdc import drain, find_stream, read_slot
 
     stream = document.change_stream()
     parameters = document.parameters(catalogue.settings.project_root)
     with _leased(catalogue, stream):
-        entry = find_stream(catalogue.conn, stream.source)
-        if entry is None or entry.state in ("new", "snapshot"):
-            take_snapshot(catalogue.conn, catalogue.warehouse.connect, parameters, stream)
+        take_first_snapshot(catalogue, document)
         done = drain(catalogue.conn, parameters, stream)
         entry = find_stream(catalogue.conn, stream.source)
     assert entry is not None
     return done, entry, read_slot(parameters, stream, entry)
+
+
+def take_first_snapshot(catalogue: Catalogue, document: StreamDocument) -> None:
+    """Copy the tables where they never were, or only half; the stream's lease is held."""
+    from datops_assets.cdc import find_stream, take_snapshot
+
+    stream = document.change_stream()
+    entry = find_stream(catalogue.conn, stream.source)
+    if entry is None or entry.state in ("new", "snapshot"):
+        parameters = document.parameters(catalogue.settings.project_root)
+        take_snapshot(catalogue.conn, catalogue.warehouse.connect, parameters, stream)
 
 
 @contextmanager
@@ -194,7 +205,7 @@ def _sensor(document: StreamDocument) -> dg.SensorDefinition:
 
 
 def _look(document: StreamDocument) -> dg.RunRequest | dg.SkipReason:
-    from datops_assets.cdc import find_stream, has_news
+    from datops_assets.cdc import find_stream, has_news, read_slot
 
     stream = document.change_stream()
     with open_catalogue() as catalogue:
@@ -205,4 +216,7 @@ def _look(document: StreamDocument) -> dg.RunRequest | dg.SkipReason:
         return dg.SkipReason(f"{entry.reason}; a person decides: datops cdc resync {stream.source}")
     if has_news(document.parameters(read_settings().project_root), stream):
         return dg.RunRequest(tags={"datops/why": "changes"})
+    slot = read_slot(document.parameters(read_settings().project_root), stream, entry)
+    if slot is not None and not slot.active and (slot.retained_bytes or 0) > HEARTBEAT_BYTES:
+        return dg.RunRequest(tags={"datops/why": "the slot holds back log of other tables"})
     return dg.SkipReason("no changes since the last run")

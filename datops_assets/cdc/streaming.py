@@ -1,0 +1,105 @@
+"""Follow a slot on and on: the same engine as a drain, committing a few times a second, until told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from datops_assets.cdc.drain import Drained, emit, opened, renew_tables, run
+from datops_assets.cdc.following import Following
+from datops_assets.cdc.streams import ChangeStream
+
+_HEARTBEAT_S = 10.0
+"""Silence after which a mark is written into the source's log, so that an idle database's slot moves on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stream did since it last said something."""
+
+    changes: int
+    transactions: int
+    tables: dict[str, int]
+    applied: str
+    seconds: float
+    longest_lag_s: float
+    """Between a commit in the source and the one here; by both servers' clocks."""
+    columns_added: dict[str, list[str]] = field(default_factory=dict)
+    copied: list[str] = field(default_factory=list)
+
+
+def stream_changes(
+    warehouse: psycopg.Connection[Any],
+    parameters: dict[str, Any],
+    stream: ChangeStream,
+    *,
+    stopping: Callable[[], bool],
+    report: Callable[[Progress], None],
+    every_s: float = 0.2,
+    report_s: float = 60.0,
+) -> None:
+    """Apply changes as they are committed, until `stopping`.
+
+    warehouse   autocommit; holds the stream's lease
+    every_s     longest that a finished transaction waits for others before it is committed
+    report      called every `report_s` seconds and at the end, with what was done since the last call
+    raises      as `drain`; what is committed by then stays
+    promise     as `drain`
+    """
+    with opened(warehouse, parameters, stream) as (source, entry):
+        teller = _Teller(source, report, report_s, entry.applied or "")
+        renew_tables(warehouse, source, parameters, stream, entry, teller.done)
+        run(
+            warehouse, source, parameters, stream, teller.done,
+            barrier=None, batch_s=every_s, on_commit=teller.committed, stopping=stopping,
+        )  # fmt: skip
+        teller.tell()
+
+
+class _Teller:
+    """Says now and then what was done, and keeps an idle slot moving."""
+
+    def __init__(
+        self,
+        source: psycopg.Connection[Any],
+        report: Callable[[Progress], None],
+        every_s: float,
+        applied: str,
+    ) -> None:
+        self.done = Drained(applied=applied)
+        self._source = source
+        self._report = report
+        self._every_s = every_s
+        self._told_at = self._moved_at = time.monotonic()
+        self._applied = applied
+        self._lag_s = 0.0
+
+    def committed(self, following: Following) -> None:
+        now = time.monotonic()
+        if self.done.applied != self._applied:
+            self._applied, self._moved_at = self.done.applied, now
+            if following.committed_at is not None:
+                lag_s = (datetime.now(UTC) - following.committed_at).total_seconds()
+                self._lag_s = max(self._lag_s, lag_s)
+        elif now - self._moved_at > _HEARTBEAT_S:
+            self._moved_at = now
+            emit(self._source, "heartbeat")
+        if now - self._told_at >= self._every_s:
+            self.tell()
+
+    def tell(self) -> None:
+        now, done = time.monotonic(), self.done
+        progress = Progress(
+            done.changes, done.transactions, dict(done.tables), done.applied, now - self._told_at, self._lag_s,
+            dict(done.columns_added), list(done.copied),
+        )  # fmt: skip
+        done.changes = done.transactions = 0
+        for kept in (done.tables, done.columns_added, done.copied):
+            kept.clear()
+        self._told_at, self._lag_s = now, 0.0
+        self._report(progress)

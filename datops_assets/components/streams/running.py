@@ -1,0 +1,100 @@
+"""A stream as a process: follows on and on, tries again when a server is away, and tells the assets what arrived."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from datops_assets.components.catalogue import open_catalogue
+from datops_assets.components.streams.component import take_first_snapshot
+from datops_assets.components.streams.document import StreamDocument
+from datops_assets.errors import LockTakenError, RetryableError
+
+if TYPE_CHECKING:
+    from datops_assets.cdc import Progress
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+
+
+def follow_for_ever(
+    document: StreamDocument,
+    stopped: threading.Event,
+    *,
+    say: Callable[[str], None],
+    every_s: float = 0.2,
+    report_s: float = 60.0,
+) -> None:
+    """Follow a stream until `stopped`, which ends it after the transaction that is whole.
+
+    say         one line when something changed: reports, a server that is away
+    raises      TerminalError: the stream needs a person
+    """
+    wait_s = _FIRST_WAIT_S
+
+    def report(progress: Progress) -> None:
+        nonlocal wait_s
+        wait_s = _FIRST_WAIT_S
+        if progress.changes or progress.copied:
+            say(
+                f"{document.stream}: {progress.changes} change(s) of {progress.transactions} transaction(s) in"
+                f" {progress.seconds:.1f} s, at most {progress.longest_lag_s:.2f} s behind, at {progress.applied}"
+            )
+            tell_assets(document, progress, say)
+
+    while not stopped.is_set():
+        try:
+            _follow_once(document, stopped, report, every_s, report_s)
+        except RetryableError as error:
+            if stopped.is_set():
+                return
+            said = (
+                "waiting for it to end" if isinstance(error, LockTakenError) else f"again in {wait_s:.1f} s"
+            )
+            say(f"{error} ({said})")
+            stopped.wait(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+def _follow_once(
+    document: StreamDocument,
+    stopped: threading.Event,
+    report: Callable[[Progress], None],
+    every_s: float,
+    report_s: float,
+) -> None:
+    from datops_assets.cdc import lease, stream_changes
+
+    stream = document.change_stream()
+    with open_catalogue() as catalogue, lease(catalogue.conn, stream.source):
+        take_first_snapshot(catalogue, document)
+        parameters = document.parameters(catalogue.settings.project_root)
+        stream_changes(
+            catalogue.conn, parameters, stream,
+            stopping=stopped.is_set, report=report, every_s=every_s, report_s=report_s,
+        )  # fmt: skip
+
+
+def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str], None]) -> None:
+    """Report to each table's assets what arrived; a Dagster that does not answer does not stop the stream."""
+    import dagster as dg
+
+    try:
+        with dg.DagsterInstance.get() as instance:
+            for name in document.tables:
+                if not progress.tables.get(name) and name not in progress.copied:
+                    continue
+                metadata: dict[str, Any] = {
+                    "applied_lsn": progress.applied,
+                    "changes": progress.tables.get(name, 0),
+                    "changes_per_s": progress.tables.get(name, 0) / max(progress.seconds, 0.001),
+                    "lag_seconds": progress.longest_lag_s,
+                }
+                if name in progress.columns_added:
+                    added = {"appeared": progress.columns_added[name]}
+                    metadata["columns_changed"] = dg.MetadataValue.json(added)
+                for asset in (name, f"{name}_changes"):
+                    key = dg.AssetKey(["bronze", document.stream, asset])
+                    instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+    except Exception as error:  # whatever its storage says: the rows are in the warehouse all the same
+        say(f"{document.stream}: the assets were not told ({type(error).__name__})")

@@ -1,0 +1,220 @@
+"""A stream as a process: how far it is behind, what it tells, how it ends, what it survives."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+
+from datops_assets.cdc import Progress, lease, stream_changes
+from datops_assets.components.streams import running
+from datops_assets.errors import DatopsError, LockTakenError, SourceUnreachableError
+from datops_assets_tests.cdc.conftest import Followed
+from datops_assets_tests.cdc.test_stream_component import datops, document, erp  # noqa: F401
+
+LIMIT_S = 60.0
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < ends, "it never came to be"
+        time.sleep(0.05)
+
+
+@contextmanager
+def streaming(
+    followed: Followed, parameters: dict[str, Any] | None = None
+) -> Iterator[tuple[list[Progress], list[Exception]]]:
+    """The engine in a thread, with a connection of its own."""
+    told: list[Progress] = []
+    failed: list[Exception] = []
+    stopped = threading.Event()
+
+    def work() -> None:
+        with closing(followed.warehouse.connect()) as conn:
+            try:
+                with lease(conn, "erp"):
+                    stream_changes(
+                        conn, parameters or followed.parameters, followed.stream,
+                        stopping=stopped.is_set, report=told.append, every_s=0.05, report_s=0.2,
+                    )  # fmt: skip
+            except DatopsError as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield told, failed
+    finally:
+        stopped.set()
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+
+
+def count(followed: Followed) -> int:
+    return int(followed.warehouse.fetch("select count(*) from bronze.erp_t")[0][0])
+
+
+@pytest.fixture
+def t(followed: Followed) -> Followed:
+    followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
+    followed.follow("t")
+    followed.snapshot()
+    return followed
+
+
+def test_changes_arrive_while_they_are_made(t: Followed) -> None:
+    """Case 60, small: and a drain is refused meanwhile (case 50), and goes on afterwards."""
+    with streaming(t) as (told, failed):
+        for number in range(2, 12):
+            t.run(f"insert into t values ({number}, 'x'); update t set v = 'y' where id = {number - 1}")
+            until(lambda number=number: count(t) == number)
+        with pytest.raises(LockTakenError):
+            t.drain()
+        t.run("alter table t add w int default 5; update t set v = 'z' where id = 1")
+        until(lambda: any("t" in progress.copied for progress in told))
+    assert failed == []
+    assert sum(progress.changes for progress in told) == 21
+    t.drain()
+    t.require_equal()
+    assert len(t.log("t")) == 21
+
+
+def test_a_stop_in_the_middle_of_a_transaction_loses_nothing(t: Followed) -> None:
+    """Case 45."""
+    with streaming(t):
+        t.run("insert into t select n, repeat('x', 500) from generate_series(2, 200000) n")
+        time.sleep(0.3)
+    t.drain()
+    t.require_equal()
+
+
+def test_an_idle_database_moves_its_slot(t: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 51."""
+    from datops_assets.cdc import streaming as module
+
+    monkeypatch.setattr(module, "_HEARTBEAT_S", 0.2)
+    query = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s"
+
+    def slot() -> str:
+        return str(t.source.execute(query, (t.stream.slot,)).fetchone())
+
+    with streaming(t):
+        before = slot()
+        until(lambda: slot() != before)
+    t.require_acknowledged()
+
+
+class Proxy:
+    """A loopback door to the source that a test can shut: connections through it are cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = self._listener.accept()
+                other = socket.create_connection(self._to)
+                self._ends += [one, other]
+                for pair in ((one, other), (other, one)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _pump(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """End all connections; new ones are let in."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
+def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
+    """Case 46: each cut is one sentence that allows another try, and nothing is lost or doubled."""
+    proxy = Proxy(t.parameters["host"], int(t.parameters["port"]))
+    through = {**t.parameters, "host": "127.0.0.1", "port": proxy.port}
+    try:
+        for round_ in range(4):
+            with streaming(t, through) as (_, failed):
+                first = 2 + round_ * 1000
+                for number in range(first, first + 100):
+                    t.run(f"insert into t values ({number}, 'x')")
+                time.sleep(0.1 * round_)
+                proxy.cut()
+                until(lambda failed=failed: bool(failed))
+            assert isinstance(failed[0], SourceUnreachableError), failed
+    finally:
+        proxy.close()
+    t.drain()
+    t.require_equal()
+    assert len(t.log("t")) == 400
+
+
+def test_a_warehouse_that_says_no_keeps_what_it_had(t: Followed) -> None:
+    """Case 53: a statement_timeout and a deadlock in the merge; the next drain goes on from the same place."""
+    t.run("insert into t select n, 'x' from generate_series(2, 2000) n; update t set v = 'u' where id = 1")
+    with closing(t.warehouse.connect()) as other:
+        other.autocommit = False
+        other.execute("select * from bronze.erp_t where id = 1 for update")
+        t.warehouse.conn.execute("set statement_timeout = '300ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            t.drain()
+        other.rollback()
+    t.warehouse.conn.execute("reset statement_timeout")
+    assert t.warehouse.conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    t.require_acknowledged()
+    t.drain()
+    t.require_equal()
+
+
+def test_a_process_tells_the_assets_and_ends_when_told(
+    erp: Followed,
+    project: Any,
+) -> None:
+    """`datops cdc stream`: the first snapshot, changes, materializations, a clean end."""
+    said: list[str] = []
+    stopped = threading.Event()
+    loaded = document(project)
+    with dg.instance_for_test() as instance:
+        thread = threading.Thread(
+            target=lambda: running.follow_for_ever(
+                loaded, stopped, say=said.append, every_s=0.05, report_s=0.2
+            ),
+            daemon=True,
+        )
+        thread.start()
+        until(lambda: datops("status")["state"] == "streaming")
+        erp.run("insert into orders values (2, 'b')")
+        key = dg.AssetKey(["bronze", "erp", "orders_changes"])
+        until(lambda: instance.get_latest_materialization_event(key) is not None)
+        stopped.set()
+        thread.join(LIMIT_S)
+        event = instance.get_latest_materialization_event(key)
+    assert not thread.is_alive()
+    assert event.asset_materialization.metadata["changes"].value == 1
+    assert any("1 change(s) of 1 transaction(s)" in line for line in said), said
+    erp.require_equal()
