@@ -65,7 +65,9 @@ def validate(
         read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
     )
     declared.problems.extend(problems)
-    backups, problems = read_backups(root, folders + of_backups) if folders + of_backups or not given else ([], [])
+    backups, problems = (
+        read_backups(root, folders + of_backups) if folders + of_backups or not given else ([], [])
+    )
     declared.problems.extend(problems)
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
     if as_json:

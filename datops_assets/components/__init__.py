@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datops_assets.components.alerts import FailureWebhook
+    from datops_assets.components.backups.component import DatabaseBackup
     from datops_assets.components.databases.component import TeamDatabase
     from datops_assets.components.export import Export
     from datops_assets.components.gold import Gold
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from datops_assets.components.shop_generator import ShopGenerator
     from datops_assets.components.streams.component import ChangeStream
 
-__all__ = ["ChangeStream", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator", "TeamDatabase"]
+__all__ = ["ChangeStream", "DatabaseBackup", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator", "TeamDatabase"]
 
 _HOME = {
     "Export": "export",
     "ChangeStream": "streams.component",
+    "DatabaseBackup": "backups.component",
     "FailureWebhook": "alerts",
     "Gold": "gold",
     "Pipeline": "pipeline",

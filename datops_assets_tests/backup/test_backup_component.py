@@ -19,12 +19,7 @@ def read(path: Path) -> BackupDocument:
 
 def evaluations(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, bool]:
     """The checks against the clock, run on their own."""
-    job = dg.define_asset_job("promises", selection=dg.AssetSelection.all_asset_checks())
-    with_job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
-    selected = with_job.resolve_job_def("promises")
-    result = selected.execute_in_process(
-        instance=instance, op_selection=["erp_backup_promises"], raise_on_error=False
-    )
+    result = definitions.resolve_job_def("erp_promises").execute_in_process(instance=instance)
     return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
 
 
@@ -33,7 +28,7 @@ def test_a_run_backs_up_verifies_and_a_drill_proves(document: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert evaluations(definitions, instance) == {"age": False, "verified": False, "drilled": False}
         result = definitions.resolve_job_def("erp_backup").execute_in_process(instance=instance)
-        (event,) = result.asset_materializations_for_node("backup__erp")
+        (event,) = [one.materialization for one in result.get_asset_materialization_events()]
         metadata: Any = event.metadata
         assert metadata["rows"].value == 5605
         assert metadata["destinations"].value == ["local", "second"]
@@ -41,7 +36,7 @@ def test_a_run_backs_up_verifies_and_a_drill_proves(document: Path) -> None:
             check.passed for check in result.get_asset_check_evaluations() if check.check_name == "whole"
         ] == [True]
         result = definitions.resolve_job_def("erp_drill").execute_in_process(instance=instance)
-        (event,) = result.asset_materializations_for_node("backup__erp__drill")
+        (event,) = [one.materialization for one in result.get_asset_materialization_events()]
         assert event.metadata["rto_s"].value > 0  # type: ignore[operator]
         assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
         assert evaluations(definitions, instance) == {"age": True, "verified": True, "drilled": True}
@@ -57,6 +52,7 @@ def test_schedules_come_from_the_document(document: Path) -> None:
     assert {(one.name, one.cron_schedule) for one in definitions.schedules or []} == {  # type: ignore[union-attr]
         ("erp_backup_schedule", "0 2 * * *"),
         ("erp_drill_schedule", "0 5 * * 0"),
+        ("erp_promises_schedule", "7 * * * *"),
     }
     keys = {key for asset in definitions.assets or [] for key in asset.keys}  # type: ignore[union-attr]
     assert keys == {asset_key(read(document)), drill_key(read(document))}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
 
 AGE, VERIFIED, DRILLED = "age", "verified", "drilled"
+_HOURLY = "7 * * * *"
 
 
 class DatabaseBackup(dg.Component, dg.Model, dg.Resolvable):
@@ -48,18 +49,27 @@ def backup_definitions(document: BackupDocument) -> dg.Definitions:
         f"{document.backup}_drill", selection=[proven], tags=tags,
         description=f"Restore the backup of {document.backup} whose turn it is, and compare.",
     )  # fmt: skip
+    promises = _promises(document)
+    holding = dg.define_asset_job(
+        f"{document.backup}_promises", selection=dg.AssetSelection.checks(promises), tags=tags,
+        description=f"Hold the backups of {document.backup} against what is promised.",
+    )  # fmt: skip
     schedules = [
         dg.ScheduleDefinition(
             name=f"{job.name}_schedule", job=job, cron_schedule=cron, execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus.RUNNING,
         )
-        for job, cron in ((backing_up, document.logical.schedule), (drilling, document.drill.schedule))
+        for job, cron in (
+            (backing_up, document.logical.schedule),
+            (drilling, document.drill.schedule),
+            (holding, _HOURLY if document.logical.schedule else None),
+        )
         if cron
     ]  # fmt: skip
     return dg.Definitions(
         assets=[taken, proven],
-        asset_checks=[_promises(document)],
-        jobs=[backing_up, drilling],
+        asset_checks=[promises],
+        jobs=[backing_up, drilling, holding],
         schedules=schedules,
     )
 
@@ -74,31 +84,36 @@ def drill_key(document: BackupDocument) -> dg.AssetKey:
     return dg.AssetKey(["backup", document.backup, "drill"])
 
 
-def _about(document: BackupDocument) -> dict[str, Any]:
-    return {
-        "group_name": "backup",
-        "owners": list(document.owners or [f"team:{document.team}"]),
-        "tags": {"layer": "backup"},
-        "pool": f"backup_{document.backup}",
-        "op_tags": {"datops/backup": document.backup},
-    }
+def _spec(
+    document: BackupDocument, key: dg.AssetKey, description: str, deps: list[dg.AssetKey]
+) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key,
+        deps=deps,
+        description=description,
+        group_name="backup",
+        kinds={"postgres"},
+        owners=list(document.owners or [f"team:{document.team}"]),
+        tags={"layer": "backup"},
+    )
 
 
 def _taken(document: BackupDocument) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=asset_key(document),
-        kinds={"postgres"},
-        description=document.description or f"Backups of {document.backup}.",
+    key = asset_key(document)
+
+    @dg.multi_asset(
+        name=f"{document.backup}_backup_taken",
+        specs=[_spec(document, key, document.description or f"Backups of {document.backup}.", [])],
         check_specs=[
             dg.AssetCheckSpec(
-                "whole", asset=asset_key(document),
-                description="Every destination has the new backup, and its bytes are what was written.",
+                "whole", asset=key, description="Every destination has the new backup as it was written."
             )
         ],
         retry_policy=dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL),
-        **_about(document),
-    )  # fmt: skip
-    def back_up(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        pool=f"backup_{document.backup}",
+        op_tags={"datops/backup": document.backup},
+    )
+    def back_up(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         from datops_assets.components.backups import operations
 
         with failing_as_dagster(), open_catalogue() as catalogue:
@@ -108,7 +123,8 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
             gone = operations.prune(document, catalogue)
         manifest, findings = taken.manifest, [finding for look in looks for finding in look.findings]
         context.log.info(f"{manifest.backup_id}: {manifest.stored_bytes} bytes in {manifest.seconds:.1f} s")
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
+            key,
             metadata={
                 "backup_id": manifest.backup_id,
                 "kind": manifest.kind,
@@ -139,27 +155,28 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
 
 
 def _proven(document: BackupDocument) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=drill_key(document),
-        deps=[asset_key(document)],
-        kinds={"postgres"},
-        description=f"A restore of {document.backup} on a server of its own, compared with the backup.",
+    key = drill_key(document)
+    description = f"A restore of {document.backup} on a server of its own, compared with the backup."
+
+    @dg.multi_asset(
+        name=f"{document.backup}_backup_proven",
+        specs=[_spec(document, key, description, [asset_key(document)])],
         check_specs=[
             dg.AssetCheckSpec(
-                "restored",
-                asset=drill_key(document),
-                description="The restored database is what was backed up.",
+                "restored", asset=key, description="The restored database is what was backed up."
             )
         ],
-        **_about(document),
+        pool=f"backup_{document.backup}",
+        op_tags={"datops/backup": document.backup},
     )
-    def drill(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def drill(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         from datops_assets.components.backups import operations
 
         with failing_as_dagster(), open_catalogue() as catalogue:
             done = operations.proof(document, catalogue, operations.turn(document, catalogue))
         context.log.info(f"{done.backup_id}: RTO {done.rto_s} s, RPO {done.rpo_s:.0f} s")
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
+            key,
             metadata={
                 "backup_id": done.backup_id,
                 "destination": done.destination,
@@ -214,8 +231,7 @@ def _promises(document: BackupDocument) -> dg.AssetChecksDefinition:
                 asset_key=key,
                 passed=age_h is not None and age_h <= most,
                 severity=dg.AssetCheckSeverity.ERROR if name == AGE else dg.AssetCheckSeverity.WARN,
-                metadata={"promised_h": most}
-                | ({"age_h": age_h} if age_h is not None else {"age_h": "never"}),
+                metadata={"promised_h": most, "age_h": age_h if age_h is not None else "never"},
             )
 
     return hold
