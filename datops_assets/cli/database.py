@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datops_assets.cli.output import Json, say_fields, say_json
+from datops_assets.cli.output import Json, say_fields, say_json, say_rows
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -174,3 +175,95 @@ def _document(name: str | None, config: Path | None) -> tuple[TeamDatabaseDocume
     known = ", ".join(one.document.name for one in databases) or "none"
     said = f"there is no database {name!r}" if name else "which database?"
     raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])
+
+
+@app.command()
+def watch(
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    interval_s: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Hold the declared limits and look for trouble on every server that a document names; Ctrl-C ends it."""
+    import time
+
+    from datops_assets.components.databases.watching import look_at_all
+
+    while True:
+        for server, seen in look_at_all().items():
+            facts = {
+                "server": server,
+                "interventions": [
+                    {
+                        "role": one.session.role,
+                        "pid": one.session.pid,
+                        "action": one.action,
+                        "reason": one.reason,
+                    }
+                    for one in seen.interventions
+                ],
+                "new": [dataclasses.asdict(one) for one in seen.changes.new],
+                "resolved": [dataclasses.asdict(one) for one in seen.changes.resolved],
+                "skipped": list(seen.skipped),
+            }
+            if as_json:
+                say_json(facts)
+                continue
+            for one in seen.interventions:
+                typer.echo(f"{one.action}: {one.session.role} ({one.session.pid}): {one.reason}")
+            for finding in seen.changes.new:
+                typer.echo(f"{finding.severity}: {finding.kind}: {finding.summary}")
+            for finding in seen.changes.resolved:
+                typer.echo(f"resolved: {finding.kind}: {finding.summary}")
+            for part in seen.skipped if once else ():
+                typer.echo(f"not looked at: {part}")
+        if once:
+            return
+        time.sleep(interval_s)
+
+
+@app.command()
+def findings(
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what the watch has found and is not over."""
+    from datops_assets.components.catalogue import open_catalogue
+
+    columns = [
+        "finding_id",
+        "severity",
+        "kind",
+        "subject",
+        "first_seen",
+        "last_seen",
+        "resolved_at",
+        "summary",
+    ]
+    with open_catalogue() as catalogue:
+        found = catalogue.conn.execute(
+            "select finding_id, severity, kind, subject, first_seen, last_seen, resolved_at, summary"
+            " from datops.findings where %s or resolved_at is null order by finding_id desc limit 200",
+            (everything,),
+        ).fetchall()
+    say_rows([dict(zip(columns, row, strict=True)) for row in found], columns, as_json, "nothing was found")
+
+
+@app.command("lint")
+def lint_database(name: DatabaseName = None, config: Config = None, as_json: Json = False) -> None:
+    """Look for weak points in a team's database; exit code 1 where there are any."""
+    from contextlib import closing
+
+    from datops_assets.databases import lint
+
+    document, root = _document(name, config)
+    desired = document.desired()
+    with closing(document.connect(root)(desired.database)) as conn:
+        found = lint(conn, desired.schemas)
+    say_rows(
+        [dataclasses.asdict(one) for one in found],
+        ["name", "where", "why"],
+        as_json,
+        "no weak point was found",
+    )
+    if found:
+        raise typer.Exit(1)

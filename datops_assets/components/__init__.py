@@ -10,18 +10,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datops_assets.components.alert_route import AlertRoute
     from datops_assets.components.alerts import FailureWebhook
     from datops_assets.components.backups.component import DatabaseBackup
     from datops_assets.components.databases.component import TeamDatabase
+    from datops_assets.components.databases.watching import DatabaseWatch
     from datops_assets.components.export import Export
     from datops_assets.components.gold import Gold
     from datops_assets.components.pipeline import Pipeline
     from datops_assets.components.shop_generator import ShopGenerator
     from datops_assets.components.streams.component import ChangeStream
 
-__all__ = ["ChangeStream", "DatabaseBackup", "Export", "FailureWebhook", "Gold", "Pipeline", "ShopGenerator", "TeamDatabase"]
+__all__ = [
+    "AlertRoute",
+    "ChangeStream",
+    "DatabaseBackup",
+    "DatabaseWatch",
+    "Export",
+    "FailureWebhook",
+    "Gold",
+    "Pipeline",
+    "ShopGenerator",
+    "TeamDatabase",
+]
 
 _HOME = {
+    "AlertRoute": "alert_route",
+    "DatabaseWatch": "databases.watching",
     "Export": "export",
     "ChangeStream": "streams.component",
     "DatabaseBackup": "backups.component",

@@ -6,6 +6,8 @@ What others may use is named here.
 from datops_assets.databases.actual import Actual, Connect, read_actual
 from datops_assets.databases.apply import GRACE, Applied, StepRefusedError, apply, read_plan, rotate
 from datops_assets.databases.desired import Access, Limits, Login, TeamDatabase
+from datops_assets.databases.findings import Changes, Finding
+from datops_assets.databases.lints import Lint, lint
 from datops_assets.databases.plan import Plan, Step, plan
 from datops_assets.databases.secrets import (
     FileStore,
@@ -15,16 +17,23 @@ from datops_assets.databases.secrets import (
     StoreOfEach,
     VariableStore,
 )
+from datops_assets.databases.watchdog import Intervention, watch_once
+from datops_assets.databases.watching import Look, look
 
 __all__ = [
     "GRACE",
     "Access",
     "Actual",
     "Applied",
+    "Changes",
     "Connect",
     "FileStore",
+    "Finding",
+    "Intervention",
     "Limits",
+    "Lint",
     "Login",
+    "Look",
     "Plan",
     "Secret",
     "SecretStore",
@@ -35,8 +44,11 @@ __all__ = [
     "TeamDatabase",
     "VariableStore",
     "apply",
+    "lint",
+    "look",
     "plan",
     "read_actual",
     "read_plan",
     "rotate",
+    "watch_once",
 ]

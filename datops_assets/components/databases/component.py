@@ -3,6 +3,7 @@
 Loading it touches nothing but the YAML file.
 """
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from datops_assets.components.databases.document import TeamDatabaseDocument, re
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.config.settings import find_project_root, read_settings
 
-DRIFT, PASSWORDS = "drift", "passwords"
+DRIFT, PASSWORDS, LINTS = "drift", "passwords", "lints"
 
 
 class TeamDatabase(dg.Component, dg.Model, dg.Resolvable):
@@ -35,7 +36,7 @@ class TeamDatabase(dg.Component, dg.Model, dg.Resolvable):
 
 def database_definitions(document: TeamDatabaseDocument) -> dg.Definitions:
     """Everything Dagster holds for one database."""
-    asset, checks = _asset(document), [_drift(document), _passwords(document)]
+    asset, checks = _asset(document), [_drift(document), _passwords(document), _lints(document)]
     job = dg.define_asset_job(
         f"{document.name}_database_checks",
         selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
@@ -130,6 +131,31 @@ def _passwords(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
         )
 
     return passwords
+
+
+def _lints(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(document),
+        name=LINTS,
+        description="No table, view or function has a known weak point.",
+    )
+    def lints(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        from datops_assets.databases import lint
+
+        desired = document.desired()
+        with (
+            failing_as_dagster(),
+            closing(document.connect(read_settings().project_root)(desired.database)) as conn,
+        ):
+            found = lint(conn, desired.schemas)
+        return dg.AssetCheckResult(
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{len(found)} weak point(s): datops database lint {document.name}",
+            metadata={"weak points": [f"{one.where}: {one.why}" for one in found]},
+        )
+
+    return lints
 
 
 def aged(document: TeamDatabaseDocument, project_root: Path, now: datetime) -> list[str]:

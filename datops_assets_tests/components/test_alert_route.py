@@ -1,0 +1,187 @@
+"""A route as Dagster drives it: real runs and checks, findings in a real warehouse, a real receiver."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import dagster as dg
+import pytest
+
+from datops_assets.components.alert_route import AlertRoute, alert_sensor
+from datops_assets.databases.findings import Finding, enter
+
+
+@pytest.fixture
+def told(monkeypatch, project):
+    """What arrives at the address in OPS_ADDRESS."""
+    messages: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OPS_ADDRESS", f"http://127.0.0.1:{server.server_port}/K3Y")
+        yield messages
+        server.shutdown()
+
+
+class Ticks:
+    """A sensor that is ticked by hand; its cursor goes from tick to tick."""
+
+    def __init__(self, instance: dg.DagsterInstance, **attributes: object) -> None:
+        component = AlertRoute(name="ops", address_env="OPS_ADDRESS", **attributes)
+        self.sensor = alert_sensor(component.route(), component.address_env, "http://ui")
+        self.instance, self.cursor = instance, None
+
+    def tick(self) -> str:
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, sensor_name="ops")
+        answer = self.sensor(context)
+        self.cursor = context.cursor
+        return answer.skip_message
+
+
+@dg.op
+def broken() -> None:
+    raise dg.Failure("the file is damaged, password=hunter2")
+
+
+@dg.job(tags={"datops/team": "sales"})
+def shop() -> None:
+    broken()
+
+
+@dg.asset
+def orders() -> int:
+    return 1
+
+
+def check(passed: bool) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=orders, name="rows")
+    def rows() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
+            passed=passed, severity=dg.AssetCheckSeverity.WARN, description="too few rows"
+        )
+
+    return rows
+
+
+def evaluate(instance: dg.DagsterInstance, passed: bool) -> None:
+    dg.materialize([orders, check(passed)], instance=instance)
+
+
+def test_more_failed_runs_than_dagster_takes_in_a_tick_are_one_message(told, instance):
+    ticks = Ticks(instance)
+    ticks.tick()
+    for _ in range(8):
+        shop.execute_in_process(instance=instance, raise_on_error=False)
+    ticks.tick()
+    [message] = told
+    assert message["title"] == "critical: 8 × run failed (sales)"
+    assert "the file is damaged" in message["text"]
+    assert "hunter2" not in message["text"]
+    assert "http://ui/runs/" in message["text"]
+    assert ticks.tick().startswith("1 event(s), 0 message(s)")
+    assert len(told) == 1
+
+
+def test_a_check_that_fails_is_told_once_and_once_more_when_it_passes(told, instance):
+    ticks = Ticks(instance)
+    ticks.tick()
+    for passed in (False, False, True, True):
+        evaluate(instance, passed)
+        ticks.tick()
+    assert [(one["event"], one["severity"]) for one in told] == [
+        ("alert", "warning"),
+        ("resolved", "warning"),
+    ]
+    assert "too few rows" in told[0]["text"]
+
+
+def test_a_finding_is_told_and_its_end_too(told, instance, warehouse):
+    ticks = Ticks(instance, kinds=["finding_*"])
+    ticks.tick()
+    enter(warehouse.conn, "here", [Finding("slot", "erp", "critical", "slot erp is lost")])
+    ticks.tick()
+    enter(warehouse.conn, "here", [Finding("slot", "erp", "critical", "slot erp is lost")])
+    ticks.tick()
+    enter(warehouse.conn, "here", [])
+    ticks.tick()
+    assert [one["title"] for one in told] == [
+        "critical: finding slot here erp", "resolved: finding slot here erp",
+    ]  # fmt: skip
+
+
+def test_what_a_route_is_not_for_is_not_told(told, instance):
+    ticks = Ticks(instance, severity="critical", teams=["web"])
+    ticks.tick()
+    evaluate(instance, False)
+    shop.execute_in_process(instance=instance, raise_on_error=False)
+    ticks.tick()
+    assert told == []
+
+
+def test_a_receiver_that_is_away_gets_it_later_and_its_address_is_in_no_log(
+    told, instance, monkeypatch, caplog
+):
+    import os
+
+    address = os.environ["OPS_ADDRESS"]
+    monkeypatch.setattr("datops_assets.telemetry.failure_webhook.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("datops_assets.telemetry.failure_webhook.LONGEST_PAUSE_S", 0.01)
+    ticks = Ticks(instance)
+    ticks.tick()
+    monkeypatch.setenv("OPS_ADDRESS", "http://127.0.0.1:1/K3Y")
+    shop.execute_in_process(instance=instance, raise_on_error=False)
+    assert "1 to be sent again" in ticks.tick()
+    assert "K3Y" not in caplog.text
+    monkeypatch.setenv("OPS_ADDRESS", address)
+    ticks.tick()
+    assert len(told) == 1
+
+
+def test_a_warehouse_that_is_away_is_told_and_stops_nothing_else(told, instance, monkeypatch):
+    import os
+
+    url = os.environ["DATOPS_WAREHOUSE_URL"]
+    ticks = Ticks(instance)
+    ticks.tick()
+    monkeypatch.setenv("DATOPS_WAREHOUSE_URL", "postgresql://a:b@127.0.0.1:1/x")
+    shop.execute_in_process(instance=instance, raise_on_error=False)
+    ticks.tick()
+    monkeypatch.setenv("DATOPS_WAREHOUSE_URL", url)
+    ticks.tick()
+    assert [one["title"].split(" warehouse")[0] for one in told] == [
+        "critical: run failed " + told[0]["alerts"][0]["subject"] + " (sales)",
+        "critical: unreachable", "resolved: unreachable",
+    ]  # fmt: skip
+
+
+def test_without_an_address_the_tick_says_so(told, instance, monkeypatch):
+    monkeypatch.delenv("OPS_ADDRESS")
+    assert "OPS_ADDRESS is not set" in Ticks(instance).tick()
+
+
+def test_an_asset_that_grows_stale_is_told_and_its_end_too(told, instance):
+    from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+
+    ticks = Ticks(instance)
+    ticks.tick()
+    for before, now in (
+        (FreshnessState.PASS, FreshnessState.FAIL),
+        (FreshnessState.FAIL, FreshnessState.PASS),
+    ):
+        change = FreshnessStateChange(
+            key=dg.AssetKey("orders"), new_state=now, previous_state=before, state_change_timestamp=0.0
+        )
+        instance._report_runless_asset_event(change)
+        ticks.tick()
+    assert [one["title"] for one in told] == ["critical: stale orders", "resolved: stale orders"]

@@ -1,0 +1,215 @@
+"""Alerts: what is told when, for any order of events; and delivery to real receivers on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, time, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datops_assets.telemetry.alerts import (
+    Alert,
+    Event,
+    Message,
+    QuietHours,
+    Route,
+    decide,
+    from_json,
+    to_json,
+    unsent,
+)
+from datops_assets.telemetry.delivery import deliver
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+NIGHT = QuietHours(time(22), time(7))
+kinds = st.sampled_from(["run_failed", "finding"])
+events = st.builds(
+    Event, kinds, st.sampled_from(["a", "b", "c"]), st.sampled_from(["info", "warning", "critical"]), st.just("said"),
+    st.just(NOON), st.sampled_from(["sales", "web"]), st.none(), st.booleans(), st.booleans(),
+)  # fmt: skip
+ticks = st.lists(st.tuples(st.lists(events, max_size=4), st.integers(1, 600)), max_size=12)
+routes = st.builds(
+    Route, st.just("r"), st.sampled_from(["info", "warning", "critical"]), st.sampled_from([(), ("sales",)]),
+    group_by=st.sampled_from([(), ("team",), ("team", "kind"), ("kind", "subject")]),
+    repeat=st.sampled_from([None, timedelta(hours=1)]), tell_resolved=st.booleans(),
+    quiet=st.sampled_from([None, NIGHT]),
+)  # fmt: skip
+
+
+def run(route, ticks):
+    """Every decision, with its time."""
+    known, now, said = {}, NOON, []
+    for found, minutes in ticks:
+        now += timedelta(minutes=minutes)
+        done = decide(route, known, found, now)
+        said.append((now, found, known, done))
+        known = done.open
+    return said
+
+
+@given(routes, ticks)
+def test_only_what_a_route_is_for_is_told_and_nothing_but_critical_in_quiet_hours(route, ticks):
+    for now, _, _, done in run(route, ticks):
+        for message in done.messages:
+            if route.quiet and route.quiet.hold(now):
+                assert message.severity == "critical"
+                assert not message.resolved
+            assert route.tell_resolved or not message.resolved
+
+
+@given(routes, ticks)
+def test_an_alert_is_told_once_until_it_is_over_gets_worse_or_its_time_to_repeat_has_come(route, ticks):
+    told: dict[tuple[str, str], tuple[datetime, str]] = {}
+    rank = {"info": 0, "warning": 1, "critical": 2}
+    for now, found, known, done in run(route, ticks):
+        over = {(one.kind, one.subject) for one in found if one.over}
+        for message in done.messages:
+            for key in message.keys:
+                if message.resolved:
+                    assert key in told, "nobody was told that it began"
+                elif key in told and key in known and key not in over and known[key].event.lasts:
+                    at, severity = told[key]
+                    now_severity = done.told[key].event.severity
+                    worse = rank[now_severity] > rank[severity]
+                    late = route.repeat is not None and now - at >= route.repeat
+                    assert worse or late or rank[known[key].event.severity] < rank[now_severity]
+                if not message.resolved:
+                    told[key] = (now, done.told[key].event.severity)
+
+
+@given(routes, ticks)
+def test_each_alert_of_a_moment_is_in_one_message_and_groups_hold_what_belongs_together(route, ticks):
+    for _, _, _, done in run(route, ticks):
+        keys = [key for message in done.messages if not message.resolved for key in message.keys]
+        assert len(keys) == len(set(keys))
+        assert set(keys) == set(done.told)
+
+
+@given(routes, ticks)
+def test_what_quiet_hours_held_back_is_told_when_they_are_over(route, ticks):
+    last = run(route, ticks)[-1:] or [(NOON, [], {}, decide(route, {}, [], NOON))]
+    waiting = {key for key, one in last[0][3].open.items() if one.told_at is None}
+    morning = (last[0][0] + timedelta(days=1)).replace(hour=12)
+    told = {key for message in decide(route, last[0][3].open, [], morning).messages for key in message.keys}
+    assert waiting <= told
+
+
+@given(routes, ticks)
+def test_what_did_not_arrive_is_told_at_the_next_time(route, ticks):
+    daily = Route(route.name, route.severity, route.teams, group_by=route.group_by, repeat=None)
+    known: dict = {}
+    for number, (found, _) in enumerate(ticks):
+        done = decide(daily, known, found, NOON + timedelta(minutes=number))
+        kept = unsent(known, done, done.messages)
+        again = decide(daily, kept, [], NOON + timedelta(minutes=number))
+        lost = {(key, one.resolved) for one in done.messages for key in one.keys}
+        assert lost <= {(key, one.resolved) for one in again.messages for key in one.keys}
+        known = done.open
+
+
+@given(events, st.none() | st.just(NOON), st.integers(1, 9))
+def test_memory_survives_being_written(event, told, count):
+    alert = Alert(event, told, count)
+    assert from_json(json.loads(json.dumps(to_json(alert)))) == alert
+
+
+def test_quiet_hours_go_over_midnight_in_their_own_zone():
+    berlin = QuietHours(time(22), time(7), "Europe/Berlin")
+    assert berlin.hold(datetime(2026, 1, 1, 21, 30, tzinfo=UTC))
+    assert not berlin.hold(datetime(2026, 1, 1, 20, 30, tzinfo=UTC))
+    assert not QuietHours(time(12), time(13)).hold(datetime(2026, 1, 1, 13, tzinfo=UTC))
+
+
+MESSAGE = Message(
+    "ops", "critical", "critical: run failed shop (sales)",
+    ("shop: cannot log in as password=hunter2 with T0P",), False, (("run_failed", "shop"),),
+)  # fmt: skip
+
+
+@pytest.fixture
+def receiver():
+    """A real HTTP server; `answers` are given one after the other, the last one for good."""
+    got: list[tuple[str, dict]] = []
+    answers = [204]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", got, answers
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "json"])
+def test_a_receiver_gets_the_message_without_secrets_after_a_failure_that_passes(receiver, scheme):
+    address, got, answers = receiver
+    answers[:] = [503, 200]
+    done = deliver(f"{scheme}://{address}/hooks/K3Y", MESSAGE, secrets=["T0P"], sleep=lambda _: None)
+    assert (done.delivered, done.attempts) == (True, 2)
+    assert len(got) == 2
+    said = json.dumps(got[-1][1])
+    assert "cannot log in" in said
+    assert "hunter2" not in said
+    assert "T0P" not in said
+
+
+@pytest.mark.parametrize("scheme", ["http", "json"])
+def test_a_receiver_that_refuses_is_given_up_on_and_its_address_is_in_no_reason(receiver, scheme):
+    address, got, answers = receiver
+    answers[:] = [500]
+    done = deliver(f"{scheme}://{address}/hooks/K3Y", MESSAGE, sleep=lambda _: None)
+    assert not done.delivered
+    assert len(got) == 3
+    assert "K3Y" not in str(done)
+    assert address not in str(done)
+
+
+def test_an_address_that_is_none_is_said_without_repeating_it():
+    done = deliver("nonsense://K3Y@@@", MESSAGE, sleep=lambda _: None)
+    assert not done.delivered
+    assert "K3Y" not in str(done)
+
+
+def test_mail_arrives_at_a_real_mail_server():
+    from aiosmtpd.controller import Controller
+
+    class Box:
+        def __init__(self) -> None:
+            self.mails: list = []
+
+        async def handle_DATA(self, server, session, envelope):  # noqa: N802 - aiosmtpd's name
+            self.mails.append(envelope)
+            return "250 OK"
+
+    box = Box()
+    controller = Controller(box, hostname="127.0.0.1", port=0)
+    controller.server_kwargs = {}
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        controller.port = probe.getsockname()[1]
+    controller.start()
+    try:
+        address = (
+            f"mailto://127.0.0.1:{controller.port}?from=datops@example.com&to=ops@example.com&mode=insecure"
+        )
+        assert deliver(address, MESSAGE, sleep=lambda _: None).delivered
+    finally:
+        controller.stop()
+    [mail] = box.mails
+    assert mail.rcpt_tos == ["ops@example.com"]
+    assert b"run failed shop" in mail.content
+    assert b"hunter2" not in mail.content
