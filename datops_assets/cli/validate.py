@@ -39,6 +39,7 @@ def validate(
         read_team_databases,
     )
     from datops_assets.components.sources import document_schema
+    from datops_assets.components.streams.document import check_streams
     from datops_assets.config.settings import read_settings
 
     if schema is not None:
@@ -47,26 +48,27 @@ def validate(
     given = paths or []
     of_streams = [path for path in given if path.is_file() and is_stream(path)]
     of_databases = [path for path in given if path.is_file() and is_team_database(path)]
-    of_exports = [path for path in given if path.is_file() and is_export(path)]
-    others = of_streams + of_databases + of_exports
     of_backups = [path for path in given if path.is_file() and is_backup(path)]
-    of_pipelines = [path for path in given if path not in others + of_backups]
+    of_exports = [path for path in given if path.is_file() and is_export(path)]
+    others = of_streams + of_databases + of_backups + of_exports
+    of_pipelines = [path for path in given if path not in others]
     declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
     streams, problems = (
         read_streams(root, folders + of_streams) if folders + of_streams or not given else ([], [])
     )
     declared.problems.extend(problems)
+    declared.problems.extend(check_streams(streams, declared.documents))
     databases, problems = (
         read_team_databases(root, folders + of_databases) if folders + of_databases or not given else ([], [])
     )
     declared.problems.extend(problems)
-    exports, problems = (
-        read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
-    )
-    declared.problems.extend(problems)
     backups, problems = (
         read_backups(root, folders + of_backups) if folders + of_backups or not given else ([], [])
+    )
+    declared.problems.extend(problems)
+    exports, problems = (
+        read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
     )
     declared.problems.extend(problems)
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
@@ -77,8 +79,8 @@ def validate(
                 "problems": problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
                 "streams": [loaded.document.stream for loaded in streams],
-                "backups": [loaded.document.backup for loaded in backups],
                 "databases": [loaded.document.name for loaded in databases],
+                "backups": [loaded.document.backup for loaded in backups],
                 "exports": [document.export for document in exports],
             }
         )

@@ -149,3 +149,22 @@ def test_a_wrong_password_is_one_sentence(erp: Followed, monkeypatch: pytest.Mon
     said = str(datops("preflight", expect=1))
     assert "refuses the user or password" in said
     assert "not-this-one" not in said
+
+
+def test_names_that_two_documents_want_in_bronze_are_refused(erp: Followed, project: Path) -> None:
+    text = (project / "stream.yaml").read_text()
+    (project / "other.yaml").write_text(text)
+    (project / "pipeline.yaml").write_text(
+        "pipeline: erp\nteam: sales\nsource: {type: files, path: data}\n"
+        "tables:\n  orders_changes: {files: '*.csv', format: csv}\n"
+    )
+    answer = CliRunner().invoke(_app(), ["validate", "stream.yaml", "other.yaml", "pipeline.yaml"])
+    assert answer.exit_code == 2
+    assert (
+        "stream.yaml:7: tables.orders: bronze.erp_orders_changes is also what pipeline.yaml writes"
+        in answer.output
+    )
+    assert "other.yaml:7: tables.orders: bronze.erp_orders is also what stream.yaml writes" in answer.output
+    (project / "stream.yaml").write_text(text + "  orders_changes: {}\n")
+    with pytest.raises(DeclarationError, match="orders_changes is how the log of orders is called"):
+        document(project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +15,11 @@ from datops_assets.components.sources.templates import unset_variables
 from datops_assets.components.texts import Owner, TableName, Tags
 from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
 from datops_assets.errors import DeclarationError
+from datops_assets.postgres.names import warehouse_name
 
 if TYPE_CHECKING:
     from datops_assets.cdc import ChangeStream
+    from datops_assets.components.documents import LoadedDocument
 
 STREAM_TYPE = "datops_assets.components.ChangeStream"
 
@@ -62,6 +65,24 @@ class StreamDocument(Part):
             )
         return source
 
+    @field_validator("tables")
+    @classmethod
+    def _logs_have_names_of_their_own(cls, tables: dict[str, StreamTable]) -> dict[str, StreamTable]:
+        for name in tables:
+            if f"{name}_changes" in tables:
+                raise ValueError(
+                    f"{name}_changes is how the log of {name} is called, expected another name for that table"
+                )
+        return tables
+
+    def bronze_names(self) -> dict[str, str]:
+        """What the stream writes in bronze, and the table of the document that it is of."""
+        return {
+            warehouse_name(self.stream, name): table
+            for table in self.tables
+            for name in (table, f"{table}_changes")
+        }
+
     def change_stream(self) -> ChangeStream:
         """What the engine needs to know."""
         from datops_assets.cdc import ChangeStream, StreamedTable
@@ -103,6 +124,27 @@ class LoadedStream:
 
     document: StreamDocument
     source: YamlSource
+
+
+def check_streams(streams: Iterable[LoadedStream], pipelines: Iterable[LoadedDocument]) -> list[str]:
+    """What is wrong between streams, and between them and what pipelines write into bronze."""
+    known = {
+        warehouse_name(loaded.document.pipeline, table): loaded.source.file
+        for loaded in pipelines
+        for table in loaded.document.tables
+    }
+    problems = []
+    for loaded in streams:
+        for name, table in loaded.document.bronze_names().items():
+            if name in known:
+                problems.append(
+                    loaded.source.problem(
+                        ["tables", table],
+                        f"bronze.{name} is also what {known[name]} writes, expected one of them to have another name",
+                    )
+                )
+        known |= dict.fromkeys(loaded.document.bronze_names(), loaded.source.file)
+    return problems
 
 
 def read_stream(path: Path, project_root: Path) -> LoadedStream:
