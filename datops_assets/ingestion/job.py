@@ -130,7 +130,7 @@ class LoadJob:
         if self.unit.fingerprint is None and known is not None:
             raise UnchangedError(known)
         # A file holds records, or it was cut on its way; a table may be empty from the first.
-        is_new_table = self.header_before is None and self.unit.format in ("copy", "rows")
+        is_new_table = self.header_before is None and not isinstance(self.declared, FileTable)
         if rows == 0 and self.declared.whole and not is_new_table:
             raise LoadRefusedError(_EMPTY.format(path=self.unit.path, load=self.declared.disposition))
         before = self.header_before if header else None
