@@ -185,3 +185,15 @@ def test_an_asset_that_grows_stale_is_told_and_its_end_too(told, instance):
         instance._report_runless_asset_event(change)
         ticks.tick()
     assert [one["title"] for one in told] == ["critical: stale orders", "resolved: stale orders"]
+
+
+def test_datops_up_raises_dagsters_own_limit_of_runs_a_tick(monkeypatch):
+    from dagster._core.definitions import run_status_sensor_definition as dagsters
+
+    from datops_assets.cli.up import RUNS_A_TICK
+
+    assert dagsters._get_run_status_sensor_process_limit() == 5
+    for name, value in RUNS_A_TICK.items():
+        monkeypatch.setenv(name, value)
+    assert dagsters._get_run_status_sensor_process_limit() == 100
+    assert dagsters._get_run_status_sensor_fetch_limit(False) == 100
