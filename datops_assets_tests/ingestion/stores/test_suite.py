@@ -92,6 +92,7 @@ class TestBucketSuite(SourceSuite):
         with s3_server() as s3:
             yield Bucket(s3)
 
+    @pytest.mark.slow  # its driver tries again for 20 s
     def test_a_connection_cut_in_the_middle_keeps_nothing_of_it(self, rig: Rig) -> None:
         """All or nothing: S3's driver may ask again for the piece that was cut off, of the same version."""
         assert rig.far.address is not None
