@@ -5,9 +5,11 @@ The scratch server has its own folder, listens on loopback only, and is gone aft
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from datops_assets.backup.restore import (
     restore_roles,
 )
 from datops_assets.backup.server import Server, fitting_programs
-from datops_assets.errors import BackupDamagedError, BackupError
+from datops_assets.errors import BackupDamagedError, BackupError, LockTakenError
 from datops_assets.postgres.failpoints import hit
 from datops_assets.resources.embedded import EmbeddedServer
 
@@ -65,26 +67,56 @@ def drill(
     promise             the source is not asked, and nothing of the drill stays. A backup that cannot be restored
                         is a finding, not an error
     """
-    folder = staging / f"drill-{manifest.backup_id}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
     seconds: dict[str, float] = {}
     held = manifest.facts["tables"]
     rpo_s = ((next_finished_at or now) - manifest.snapshot_at).total_seconds()
     rto_s: float | None = None
     findings: list[str] = []
-    try:
-        rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
-    except BackupDamagedError as error:
-        findings = [str(error)]
-    except BackupError as error:
-        findings = [f"cannot be restored: {error}"]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _scratch_folder(staging, manifest.backup_id) as folder:
+        try:
+            rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
+        except BackupDamagedError as error:
+            findings = [str(error)]
+        except BackupError as error:
+            findings = [f"cannot be restored: {error}"]
     return Drilled(
         manifest.backup_id, destination.name, now, rto_s, max(rpo_s, 0.0), len(held),
         sum(rows for rows, _ in held.values()), seconds, findings,
     )  # fmt: skip
+
+
+@contextmanager
+def _scratch_folder(staging: Path, backup_id: str) -> Iterator[Path]:
+    """A folder that is gone afterwards; servers and folders that killed drills left go first.
+
+    raises    LockTakenError: another process drills this backup
+    """
+    for left in staging.glob("drill-*"):
+        with _locked(left) as alone:
+            if alone:
+                EmbeddedServer(left / "server").stop()
+                shutil.rmtree(left, ignore_errors=True)
+    folder = staging / f"drill-{backup_id}"
+    if folder.exists():
+        raise LockTakenError(f"another process drills the backup {backup_id}; wait for it, then try again")
+    folder.mkdir(parents=True, mode=0o700)
+    with _locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether nobody else holds the folder; held until the end, or until the process dies."""
+    with (folder / "lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _restore_and_compare(

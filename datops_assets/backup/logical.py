@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, LiteralString
@@ -33,6 +33,8 @@ from datops_assets.postgres.ulid import new_ulid
 
 ROLES, TABLESPACES, DUMP = "roles.sql", "tablespaces.sql", "dump"
 TOC = f"{DUMP}/toc.dat"
+_LOOKED_FOR = timedelta(days=7)
+"""How long after a failed run its leftovers are looked for at the destinations."""
 _SPARE = 1.1
 """Free space that is asked for, by the size of the database with its indexes."""
 _TABLE_DATA = re.compile(r"^(\d+); 0 (\d+) TABLE DATA ")
@@ -375,9 +377,6 @@ def _entered(
         raise
 
 
-entered = _entered
-
-
 def _me() -> str:
     try:
         return getpass.getuser()
@@ -403,14 +402,13 @@ def sweep(
 
     Called with the name's lock held: what says it runs does not.
     """
+    lately = _now(conn) - _LOOKED_FOR
     for entry in catalogue.list_backups(conn, name):
         if entry.state in ("running", "died"):
             shutil.rmtree(staging / entry.backup_id, ignore_errors=True)
             if not adopt(conn, name, entry.backup_id, destinations, keys):
                 catalogue.fail_run(conn, entry.backup_id, "the process that took it was killed")
-        elif entry.state != "failed":
-            continue
-        else:
+        elif entry.state == "failed" and entry.started_at >= lately:
             for destination in destinations:
                 with suppress(DatopsError, OSError):
                     _remove_half(destination, folder_of(name, entry.backup_id))

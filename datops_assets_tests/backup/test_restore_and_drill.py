@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from datops_assets.backup import facts
 from datops_assets.backup.restore import Wanted, plan_restore, read_content, restore_logical
 from datops_assets.backup.server import Server
 from datops_assets.errors import BackupDamagedError, BackupRefusedError
+from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.backup.conftest import Backed, datops
 
@@ -184,6 +188,24 @@ def test_a_drill_proves_a_backup_and_measures_it(document: Path, backed: Backed)
     failed = datops("drill", "--at", "local", expect=1)  # its turn: it was never drilled
     assert (failed["backup_id"], failed["passed"], failed["rto_s"]) == (second, False, None)
     assert not list((document.parent / ".datops/backup").iterdir())
+
+
+@pytest.mark.backup_fault
+def test_a_killed_drill_leaves_a_server_that_the_next_one_ends(document: Path, backed: Backed) -> None:
+    datops("run")
+    script = (
+        "from datops_assets.postgres import failpoints; from datops_assets.cli import _app\n"
+        "failpoints.arm('drill.started')\n_app()(['backup', 'drill', '--config', 'backup.yaml'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = (document.parent / ".datops/backup").iterdir()
+    scratch = EmbeddedServer(left / "server")
+    assert scratch.status().running
+    assert datops("list")[0]["drill_passed"] is None
+    assert datops("drill")["passed"]
+    assert not scratch.status().running
+    assert not left.exists()
 
 
 @pytest.mark.backup_fault
