@@ -114,7 +114,7 @@ def renew_mirror(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
 
     Where its columns are the right ones it is emptied and not made again, so that views on it live on.
 
-    raises     LoadRefusedError: it has other columns, and views stand on it
+    raises     LoadRefusedError: it is to have other columns, and views stand on it
     """
     held = [(name, kind) for name, kind in columns_of(conn, table.mirror).items()]
     same_key = key_of(conn, table.mirror) == set(table.key)
@@ -131,7 +131,7 @@ def _drop(conn: psycopg.Connection[Any], table: FollowedTable, which: sql.Identi
             conn.execute(sql.SQL("drop table if exists {}").format(which))
     except psycopg.errors.DependentObjectsStillExist:
         raise LoadRefusedError(
-            f"{which.as_string(conn)} has other columns now, and views stand on it; drop those, then try again:"
+            f"{which.as_string(conn)} is to be made anew, and views stand on it; drop those, then try again:"
             f" datops cdc drain {table.source}"
         ) from None
 

@@ -202,6 +202,8 @@ def _require_same_log(
     """
     reason = entry.reason if entry.state == "resync_required" else None
     server = read_server(source)
+    if server.in_recovery:
+        raise SourceRefusedError(f"the source of {stream.source} is a standby; name the primary in `source:`")
     found = source.execute(
         "select confirmed_flush_lsn::text, wal_status, pg_current_wal_lsn()::text"
         " from (select 1) one left join pg_replication_slots on slot_name = %s",

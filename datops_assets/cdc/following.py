@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from datops_assets.cdc import wire
-from datops_assets.cdc.apply import Batch, copy_rows, empty, merge, move_key, new_rows
+from datops_assets.cdc.apply import Batch, begin, copy_rows, empty, merge, move_key, new_rows
 from datops_assets.cdc.bronze import (
     FollowedTable,
     add_columns,
@@ -157,13 +157,13 @@ class Following:
             if ends:
                 return
 
-    def _open(self, begin: wire.Begin) -> None:
+    def _open(self, transaction: wire.Begin) -> None:
         self._is_open = True
-        self._numbering.begin(begin)
+        self._numbering.begin(transaction)
         # Delivered again after a crash between our commit and the source's hearing of it.
-        self._skips = begin.commit_lsn < self._entry.applied_lsn
+        self._skips = transaction.commit_lsn < self._entry.applied_lsn
         if self._conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-            self._conn.execute("begin")
+            begin(self._conn)
 
     def _end(self, commit: wire.Commit) -> None:
         self._last = (commit.end_lsn, self._numbering.current.committed_at_us)
