@@ -74,15 +74,18 @@ def test_the_asset_applies_and_its_check_fails_once_somebody_changes_the_server(
         done = job.get_subset(asset_selection={asset_key(loaded)}).execute_in_process(instance=instance)
         assert done.success
         checks = definitions.resolve_job_def(f"{loaded.name}_database_checks")
-        assert all(
-            one.passed for one in checks.execute_in_process(instance=instance).get_asset_check_evaluations()
-        )
+        assert {
+            one.check_name
+            for one in checks.execute_in_process(instance=instance).get_asset_check_evaluations()
+            if one.passed
+        } >= {"drift", "passwords"}
         teams.run(f'alter role "{loaded.name}_reader" createdb')
         found = {
             one.check_name: one.passed
             for one in checks.execute_in_process(instance=instance).get_asset_check_evaluations()
         }
-    assert found == {"drift": False, "passwords": True}
+    # The test server's own databases are open to PUBLIC, which the lints say.
+    assert found == {"drift": False, "passwords": True, "lints": False}
 
 
 @pytest.mark.parametrize(
