@@ -117,7 +117,7 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
         from datops_assets.components.backups import operations
 
         with failing_as_dagster(), open_catalogue() as catalogue:
-            taken = operations.run(document, catalogue, f"run {context.run_id}")
+            taken = operations.run(document, catalogue, f"run {context.run.run_id}")
             entry = operations.choose(document, catalogue, taken.manifest.backup_id)
             looks = operations.verify_copies(document, catalogue, entry)
             gone = operations.prune(document, catalogue)
