@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import definitions_load, files_to_bronze, one_row_run, rest_to_bronze, streams, to_silver
+from benchmarks import (
+    databases_to_bronze,
+    definitions_load,
+    files_to_bronze,
+    one_row_run,
+    rest_to_bronze,
+    streams,
+    to_silver,
+)
 from benchmarks.harness import bench_server, write_results
 
 DOMAINS = {
     "ingestion": files_to_bronze.measure,
+    "databases": databases_to_bronze.measure,
     "rest": rest_to_bronze.measure,
     "quality": to_silver.measure,
     "definitions": definitions_load.measure,

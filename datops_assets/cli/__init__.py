@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not from typing: its import is the longest of all here
 if TYPE_CHECKING:
     import typer
 
@@ -54,13 +54,13 @@ def _app() -> typer.Typer:
     app.add_typer(pipeline.app, name="pipeline")
     app.add_typer(connector.app, name="connector")
     app.add_typer(plugins.app, name="plugins")
+    app.add_typer(export.app, name="export")
     app.add_typer(load.app, name="load")
     app.add_typer(quarantine.app, name="quarantine")
     app.add_typer(contract.app, name="contract")
     app.add_typer(cdc.app, name="cdc")
     app.add_typer(backup.app, name="backup")
     app.add_typer(database.app, name="database")
-    app.add_typer(export.app, name="export")
     app.add_typer(generate.app, name="generate")
     app.add_typer(warehouse.app, name="warehouse")
     app.add_typer(warehouse.db_app, name="db")
