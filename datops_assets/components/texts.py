@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -133,8 +133,14 @@ Name = Annotated[str, AfterValidator(_name)]
 TableName = Annotated[Name, AfterValidator(_table_name)]
 PathTemplate = Annotated[str, Field(min_length=1), AfterValidator(_template)]
 Glob = Annotated[str, Field(min_length=1), AfterValidator(_glob)]
+# Chosen by what stands there, so that a mistake is said once and of what was meant.
+Globs = Annotated[
+    Annotated[Glob, Tag("(one)")] | Annotated[list[Glob], Field(min_length=1), Tag("(several)")],
+    Discriminator(lambda value: "(several)" if isinstance(value, list) else "(one)"),
+]
 Marker = Annotated[str, AfterValidator(_marker)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
+EncodingOrAuto = Annotated[str, AfterValidator(lambda value: value if value == "auto" else _encoding(value))]
 Cron = Annotated[str, AfterValidator(_cron)]
 Owner = Annotated[str, AfterValidator(_owner)]
 Tags = Annotated[dict[str, str], AfterValidator(_tags)]

@@ -63,7 +63,7 @@ class YamlSource:
             if child is not None:
                 line, node = (key or child).start_mark.line + 1, child
                 shown.append(str(part))
-            elif index == len(path) - 1 and isinstance(part, str):
+            elif index == len(path) - 1 and isinstance(part, str) and not part.startswith("("):
                 shown.append(part)  # a missing key is named, at the line of its parent
         return line, ".".join(shown)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -19,7 +19,7 @@ from datops_assets.components.document import (
 )
 from datops_assets.components.sources.kind import SourceKind
 from datops_assets.components.sources.templates import fill_in, resolve_path
-from datops_assets.components.texts import Encoding, Glob, Marker, PathTemplate
+from datops_assets.components.texts import Encoding, EncodingOrAuto, Globs, Marker, PathTemplate
 from datops_assets.config.settings import read_secret
 from datops_assets.errors import DeclarationError
 
@@ -112,7 +112,7 @@ class Csv(Part):
         min_length=1,
         description="One character; `auto`: , ; | or a tab, told by each file's first records.",
     )
-    encoding: Literal["auto"] | Encoding = Field(
+    encoding: EncodingOrAuto = Field(
         "utf-8", description="`auto`: told by each file's first bytes, and stated with its load."
     )
     header: bool = Field(True, description="Whether the first record holds the column names.")
@@ -164,9 +164,7 @@ class Landing(Part):
 class FileTableDocument(TableDocument):
     """One table: which files, how they are read, what silver demands."""
 
-    files: Glob | Annotated[list[Glob], Field(min_length=1)] = Field(
-        description="Glob below the source's path, e.g. `orders/*.csv`, or a list of globs."
-    )
+    files: Globs = Field(description="Glob below the source's path, e.g. `orders/*.csv`, or a list of globs.")
     format: Literal["csv", "jsonl", "json", "parquet", "orc", "avro", "excel", "fixed"] | None = Field(
         None, description="Taken from the file's ending where it is not given."
     )
