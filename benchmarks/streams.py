@@ -59,11 +59,11 @@ def measure(bench: Bench) -> None:
             note = f"{CHANGES} changes of 10 columns; change log and mirror written"
             ours = {"seconds": done.seconds, "changes_per_s": CHANGES / done.seconds}
             bench.add(Comparison(
-                "cdc.catch_up.vs_subscription", native / done.seconds, 1.5, ours,
+                "cdc.catch_up.vs_native_subscription", native / done.seconds, 1.5, ours,
                 {"seconds": native, "changes_per_s": CHANGES / native}, note,
             ))  # fmt: skip
             bench.add(Comparison(
-                "cdc.catch_up.vs_reading_the_slot", alone / done.seconds, None, ours, {"seconds": alone}, note,
+                "cdc.catch_up.vs_slot_read", alone / done.seconds, None, ours, {"seconds": alone}, note,
             ))  # fmt: skip
             at_source.execute(
                 f"insert into public.orders select {ROW} from generate_series(10000001, {10_000_000 + LARGE}) n"

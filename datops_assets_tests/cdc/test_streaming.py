@@ -175,7 +175,7 @@ def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
 
 
 def test_a_warehouse_that_says_no_keeps_what_it_had(t: Followed) -> None:
-    """Case 53: a statement_timeout and a deadlock in the merge; the next drain goes on from the same place."""
+    """Case 53: a statement_timeout in the merge; the next drain goes on from the same place."""
     t.run("insert into t select n, 'x' from generate_series(2, 2000) n; update t set v = 'u' where id = 1")
     with closing(t.warehouse.connect()) as other:
         other.autocommit = False
