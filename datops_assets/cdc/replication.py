@@ -26,6 +26,8 @@ from datops_assets.postgres.lsn import format_lsn, parse_lsn
 _STATUS_EVERY_S = 10.0
 """A sixth of wal_sender_timeout's default: the server must never wonder whether we are there."""
 _WAIT_S = 0.2
+_SLOT_FREE_WITHIN_S = 10.0
+"""The source notices that a reader is gone with the next message to it."""
 _BATCH_BYTES = 1 << 20
 """Handed over at once: a queue operation costs as much as receiving ten messages."""
 _AHEAD = 32
@@ -137,14 +139,25 @@ class Receiver:
     def __enter__(self) -> Receiver:
         """Begin to receive.
 
-        raises     SourceRefusedError: the slot is gone, taken, or its log was dropped
+        raises     SourceRefusedError: the slot is gone, or its log was dropped
+                   SourceUnreachableError: somebody else reads it
         """
-        result = self._pgconn.exec_(self._command)
-        if result.status != pq.ExecStatus.COPY_BOTH:
+        given_up_at = time.monotonic() + _SLOT_FREE_WITHIN_S
+        while True:
+            result = self._pgconn.exec_(self._command)
+            if result.status == pq.ExecStatus.COPY_BOTH:
+                self._thread.start()
+                return self
             said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
-            raise SourceRefusedError(f"the slot {self._slot} cannot be read: {said}; see: datops cdc status")
-        self._thread.start()
-        return self
+            if "is active for PID" not in said:
+                raise SourceRefusedError(
+                    f"the slot {self._slot} cannot be read: {said}; see: datops cdc status"
+                )
+            if time.monotonic() > given_up_at:
+                raise SourceUnreachableError(
+                    f"somebody else reads the slot {self._slot}; end that, or try again once it has ended"
+                )
+            time.sleep(_WAIT_S)
 
     def __exit__(self, *_: object) -> None:
         """Say for the last time what is durable, and stop."""

@@ -84,7 +84,13 @@ def test_every_contract_shown_is_valid(block):
 
 
 @pytest.mark.parametrize(
-    "page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name
+    "page",
+    [
+        # Of the long tutorial the other pages have every step, too.
+        pytest.param(page, marks=[pytest.mark.slow] if page.name == "pipelines.md" else [])
+        for page in sorted({block.page for block in BLOCKS if block.runs})
+    ],
+    ids=lambda page: page.name,
 )
 def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
     """```bash run blocks, in an empty project; blocks with title=NAME are files there."""
