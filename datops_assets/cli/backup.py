@@ -287,15 +287,7 @@ def _document(name: str | None, config: Path | None) -> BackupDocument:
 
     raises    DeclarationError: there is no such one, or it is wrong
     """
-    from datops_assets.components.declarations import read_backups
+    from datops_assets.components.declarations import BACKUPS
     from datops_assets.config.settings import read_settings
 
-    backups, problems = read_backups(read_settings().project_root, [config] if config else [])
-    if problems:
-        raise DeclarationError(problems)
-    found = [one.document for one in backups if name in (None, one.document.backup)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(one.document.backup for one in backups) or "none"
-    said = f"there is no backup {name!r}" if name else "which backups?"
-    raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])
+    return BACKUPS.read_one(read_settings().project_root, name, config).document

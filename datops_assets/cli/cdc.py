@@ -181,15 +181,7 @@ def _document(name: str | None, config: Path | None) -> StreamDocument:
 
     raises    DeclarationError: there is no such stream, or its document is wrong
     """
-    from datops_assets.components.declarations import read_streams
+    from datops_assets.components.declarations import STREAMS
     from datops_assets.config.settings import read_settings
 
-    streams, problems = read_streams(read_settings().project_root, [config] if config else [])
-    if problems:
-        raise DeclarationError(problems)
-    found = [one.document for one in streams if name in (None, one.document.stream)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(one.document.stream for one in streams) or "none"
-    said = f"there is no stream {name!r}" if name else "which stream?"
-    raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])
+    return STREAMS.read_one(read_settings().project_root, name, config).document

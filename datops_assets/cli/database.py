@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datops_assets.cli.output import Json, say_fields, say_json, say_rows
-from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.components.databases.document import TeamDatabaseDocument
@@ -162,19 +161,11 @@ def _document(name: str | None, config: Path | None) -> tuple[TeamDatabaseDocume
 
     raises    DeclarationError: there is no such database, or its document is wrong
     """
-    from datops_assets.components.declarations import read_team_databases
+    from datops_assets.components.declarations import TEAM_DATABASES
     from datops_assets.config.settings import read_settings
 
     root = read_settings().project_root
-    databases, problems = read_team_databases(root, [config] if config else [])
-    if problems:
-        raise DeclarationError(problems)
-    found = [one.document for one in databases if name in (None, one.document.name)]
-    if len(found) == 1:
-        return found[0], root
-    known = ", ".join(one.document.name for one in databases) or "none"
-    said = f"there is no database {name!r}" if name else "which database?"
-    raise DeclarationError([f"{said}, expected one of: {known}, or --config FILE"])
+    return TEAM_DATABASES.read_one(root, name, config).document, root
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from datops_assets.cli.output import Json, say_json
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
+    from datops_assets.components.declarations import Kind
     from datops_assets.components.documents import LoadedDocument
 
 
@@ -27,16 +28,12 @@ def validate(
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
     from datops_assets.components.declarations import (
+        BACKUPS,
+        EXPORTS,
+        STREAMS,
+        TEAM_DATABASES,
         Declared,
-        is_backup,
-        is_export,
-        is_stream,
-        is_team_database,
-        read_backups,
         read_declared,
-        read_exports,
-        read_streams,
-        read_team_databases,
     )
     from datops_assets.components.sources import document_schema
     from datops_assets.components.streams.document import check_streams
@@ -46,31 +43,23 @@ def validate(
         schema.write_text(json.dumps(document_schema(), indent=2) + "\n", encoding="utf-8")
     root = read_settings().project_root
     given = paths or []
-    of_streams = [path for path in given if path.is_file() and is_stream(path)]
-    of_databases = [path for path in given if path.is_file() and is_team_database(path)]
-    of_backups = [path for path in given if path.is_file() and is_backup(path)]
-    of_exports = [path for path in given if path.is_file() and is_export(path)]
-    others = of_streams + of_databases + of_backups + of_exports
+    kinds: dict[str, Kind[Any]] = {
+        "streams": STREAMS,
+        "databases": TEAM_DATABASES,
+        "backups": BACKUPS,
+        "exports": EXPORTS,
+    }
+    meant = {name: [path for path in given if kind.is_meant_by(path)] for name, kind in kinds.items()}
+    others = [path for paths in meant.values() for path in paths]
     of_pipelines = [path for path in given if path not in others]
     declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
-    streams, problems = (
-        read_streams(root, folders + of_streams) if folders + of_streams or not given else ([], [])
-    )
-    declared.problems.extend(problems)
-    declared.problems.extend(check_streams(streams, declared.documents))
-    databases, problems = (
-        read_team_databases(root, folders + of_databases) if folders + of_databases or not given else ([], [])
-    )
-    declared.problems.extend(problems)
-    backups, problems = (
-        read_backups(root, folders + of_backups) if folders + of_backups or not given else ([], [])
-    )
-    declared.problems.extend(problems)
-    exports, problems = (
-        read_exports(root, folders + of_exports) if folders + of_exports or not given else ([], [])
-    )
-    declared.problems.extend(problems)
+    found: dict[str, list[Any]] = {}
+    for name, kind in kinds.items():
+        wanted = [*folders, *meant[name]]
+        found[name], problems = kind.read_all(root, wanted) if wanted or not given else ([], [])
+        declared.problems.extend(problems)
+    declared.problems.extend(check_streams(found["streams"], declared.documents))
     problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
     if as_json:
         say_json(
@@ -78,10 +67,7 @@ def validate(
                 "valid": not problems,
                 "problems": problems,
                 "pipelines": [loaded.document.pipeline for loaded in declared.documents],
-                "streams": [loaded.document.stream for loaded in streams],
-                "databases": [loaded.document.name for loaded in databases],
-                "backups": [loaded.document.backup for loaded in backups],
-                "exports": [document.export for document in exports],
+                **{name: [kind.name_of(one) for one in found[name]] for name, kind in kinds.items()},
             }
         )
     if problems:
@@ -89,17 +75,12 @@ def validate(
             raise typer.Exit(2)
         raise DeclarationError(problems)
     if not as_json:
-        tables = sum(len(loaded.document.tables) for loaded in declared.documents)
-        typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")
-        if streams:
-            followed = sum(len(loaded.document.tables) for loaded in streams)
-            typer.echo(f"{len(streams)} stream(s) with {followed} table(s) are valid")
-        if databases:
-            typer.echo(f"{len(databases)} database(s) are valid")
-        if backups:
-            typer.echo(f"{len(backups)} backup(s) are valid")
-        if exports:
-            typer.echo(f"{len(exports)} export(s) are valid")
+        if declared.documents or not any(found.values()):
+            tables = sum(len(loaded.document.tables) for loaded in declared.documents)
+            typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")
+        for name, kind in kinds.items():
+            if found[name]:
+                typer.echo(f"{len(found[name])} {kind.noun}(s) are valid")
 
 
 def _failed_tests(documents: list[LoadedDocument]) -> list[str]:

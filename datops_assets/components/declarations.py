@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from datops_assets.components.backups.document import BACKUP_TYPE, LoadedBackup, read_backup
+from datops_assets.components.backups.document import BACKUP_TYPE, read_backup
 from datops_assets.components.databases.document import (
     TEAM_DATABASE_TYPE,
-    LoadedTeamDatabase,
     check_names,
     read_team_database,
 )
@@ -22,12 +21,14 @@ from datops_assets.components.documents import (
     read_documents,
 )
 from datops_assets.components.export_document import ExportDocument, read_export
-from datops_assets.components.streams.document import STREAM_TYPE, LoadedStream, read_stream
+from datops_assets.components.streams.document import STREAM_TYPE, read_stream
 from datops_assets.components.yaml_source import read_yaml
 from datops_assets.errors import DeclarationError
 
 PIPELINE_TYPE = "datops_assets.components.Pipeline"
 EXPORT_TYPE = "datops_assets.components.Export"
+
+DocumentT = TypeVar("DocumentT")
 
 
 @dataclass(frozen=True)
@@ -74,93 +75,80 @@ def read_declared(project_root: Path, paths: Sequence[Path] = ()) -> Declared:
     return Declared(documents, problems)
 
 
-def read_streams(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[LoadedStream], list[str]]:
-    """Read the stream documents at `paths`, files or folders, and say what is wrong with them.
+@dataclass(frozen=True)
+class Kind(Generic[DocumentT]):
+    """One kind of document beside pipelines: how it is told, found, read and called."""
 
-    By default all of the code location; in a folder those that a `defs.yaml` of type ChangeStream names.
-    """
-    streams: list[LoadedStream] = []
-    problems: list[str] = []
-    for file in _files(paths or [defs_folder()], problems, STREAM_TYPE, "stream.yaml"):
-        try:
-            streams.append(read_stream(file, project_root))
-        except DeclarationError as error:
-            problems += error.problems
-    return streams, problems
+    noun: str
+    key: str
+    """The key at the top that only this kind has; it holds the document's name."""
+    type: str
+    """What a `defs.yaml` says of it."""
+    file: str
+    """The document's name beside that `defs.yaml`, where it says none."""
+    read: Callable[[Path, Path], DocumentT]
+    """Reads a file of a project; raises DeclarationError."""
+    name_of: Callable[[DocumentT], str]
+    together: Callable[[list[DocumentT]], list[str]]
+    """What is wrong between several of them."""
 
+    def is_meant_by(self, path: Path) -> bool:
+        """Whether a file looks like one; what cannot be read is for the reader of pipelines to say."""
+        with suppress(DeclarationError):
+            values = read_yaml(path).values if path.is_file() else None
+            return isinstance(values, dict) and self.key in values
+        return False
 
-def read_team_databases(
-    project_root: Path, paths: Sequence[Path] = ()
-) -> tuple[list[LoadedTeamDatabase], list[str]]:
-    """Read the documents of team databases at `paths`, files or folders, and say what is wrong with them.
+    def read_all(self, project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[DocumentT], list[str]]:
+        """Read the documents at `paths`, files or folders, and say what is wrong with them.
 
-    By default all of the code location; in a folder those that a `defs.yaml` of type TeamDatabase names.
-    """
-    databases: list[LoadedTeamDatabase] = []
-    problems: list[str] = []
-    for file in _files(paths or [defs_folder()], problems, TEAM_DATABASE_TYPE, "database.yaml"):
-        try:
-            databases.append(read_team_database(file, project_root))
-        except DeclarationError as error:
-            problems += error.problems
-    return databases, problems + check_names(databases)
+        By default all of the code location; in a folder those that a `defs.yaml` of this type names.
+        """
+        found: list[DocumentT] = []
+        problems: list[str] = []
+        for file in _files(paths or [defs_folder()], problems, self.type, self.file):
+            try:
+                found.append(self.read(file, project_root))
+            except DeclarationError as error:
+                problems += error.problems
+        return found, problems + self.together(found)
 
+    def read_one(self, project_root: Path, name: str | None, config: Path | None) -> DocumentT:
+        """Read the one that a call means: by its name in the project, or by its file.
 
-def is_team_database(path: Path) -> bool:
-    """Whether a file looks like the document of a team's database; as `is_stream`."""
-    with suppress(DeclarationError):
-        values = read_yaml(path).values
-        return isinstance(values, dict) and "database" in values
-    return False
-
-
-def read_exports(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[ExportDocument], list[str]]:
-    """Read the export documents at `paths`, files or folders, and say what is wrong with them."""
-    exports: list[ExportDocument] = []
-    problems: list[str] = []
-    for file in _files(paths or [defs_folder()], problems, EXPORT_TYPE, "export.yaml"):
-        shown = str(file.relative_to(project_root)) if file.is_relative_to(project_root) else str(file)
-        try:
-            exports.append(read_export(file, shown))
-        except DeclarationError as error:
-            problems += error.problems
-    return exports, problems
-
-
-def is_export(path: Path) -> bool:
-    """Whether a file looks like an export document; as `is_stream`."""
-    with suppress(DeclarationError):
-        values = read_yaml(path).values
-        return isinstance(values, dict) and "export" in values
-    return False
+        raises    DeclarationError: there is no such one, there are several, or a document is wrong
+        """
+        known, problems = self.read_all(project_root, [config] if config else [])
+        if problems:
+            raise DeclarationError(problems)
+        found = [one for one in known if name in (None, self.name_of(one))]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(map(self.name_of, known)) or "none"
+        said = f"there is no {self.noun} {name!r}" if name else f"which {self.noun}?"
+        raise DeclarationError([f"{said}, expected one of: {names}, or --config FILE"])
 
 
-def read_backups(project_root: Path, paths: Sequence[Path] = ()) -> tuple[list[LoadedBackup], list[str]]:
-    """Read the backup documents at `paths`, files or folders, and say what is wrong with them."""
-    backups: list[LoadedBackup] = []
-    problems: list[str] = []
-    for file in _files(paths or [defs_folder()], problems, BACKUP_TYPE, "backup.yaml"):
-        try:
-            backups.append(read_backup(file, project_root))
-        except DeclarationError as error:
-            problems += error.problems
-    return backups, problems
+def _read_export(file: Path, project_root: Path) -> ExportDocument:
+    shown = str(file.relative_to(project_root)) if file.is_relative_to(project_root) else str(file)
+    return read_export(file, shown)
 
 
-def is_backup(path: Path) -> bool:
-    """Whether a file looks like a backup document."""
-    with suppress(DeclarationError):
-        values = read_yaml(path).values
-        return isinstance(values, dict) and "backup" in values
-    return False
+def _nothing(_: Sequence[object]) -> list[str]:
+    return []
 
 
-def is_stream(path: Path) -> bool:
-    """Whether a file looks like a stream document; what cannot be read is for the reader of pipelines to say."""
-    with suppress(DeclarationError):
-        values = read_yaml(path).values
-        return isinstance(values, dict) and "stream" in values
-    return False
+STREAMS = Kind(
+    "stream", "stream", STREAM_TYPE, "stream.yaml", read_stream, lambda one: one.document.stream, _nothing
+)
+TEAM_DATABASES = Kind(
+    "database", "database", TEAM_DATABASE_TYPE, "database.yaml", read_team_database,
+    lambda one: one.document.name, check_names,
+)  # fmt: skip
+BACKUPS = Kind(
+    "backup", "backup", BACKUP_TYPE, "backup.yaml", read_backup, lambda one: one.document.backup, _nothing
+)
+EXPORTS = Kind("export", "export", EXPORT_TYPE, "export.yaml", _read_export, lambda one: one.export, _nothing)
 
 
 def read_aside(project_root: Path, path: Path) -> Declared:

@@ -81,11 +81,11 @@ def look_at_all(project_root: Path | None = None) -> dict[str, "Look"]:
 
     raises    DeclarationError: a document is wrong; WarehouseError: a server does not let us in
     """
-    from datops_assets.components.declarations import read_team_databases
+    from datops_assets.components.declarations import TEAM_DATABASES
     from datops_assets.databases import look
 
     root = project_root or read_settings().project_root
-    loaded, problems = read_team_databases(root)
+    loaded, problems = TEAM_DATABASES.read_all(root)
     if problems:
         raise DeclarationError(problems)
     by_server: dict[str, list[TeamDatabaseDocument]] = {}
