@@ -120,7 +120,7 @@ def test_a_key_may_take_two_columns(warehouse, tmp_path):
     assert found.key == ["order_id", "line_no"]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 60, 400])
+@pytest.mark.parametrize("rows", [1, 3, 60, pytest.param(400, marks=pytest.mark.slow)])
 def test_what_is_proposed_validates_and_the_data_it_was_made_from_passes(warehouse, tmp_path, rows):
     found = suggested(warehouse, tmp_path, "a.csv", wide_rows(rows))
     contract = Contract.model_validate(yaml.safe_load(found.as_yaml())["contract"])
