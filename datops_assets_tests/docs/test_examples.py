@@ -15,6 +15,7 @@ from datops_assets_tests.docs.markdown import PROJECT, Block, list_blocks, list_
 
 BLOCKS = [block for page in list_pages() for block in list_blocks(page)]
 RUN_LIMIT_S = 300
+LONG = {("tutorials", "pipelines.md"), ("sources", "databases.md"), ("docs", "backup.md")}
 
 
 def _is_pipeline(block: Block) -> bool:
@@ -86,8 +87,8 @@ def test_every_contract_shown_is_valid(block):
 @pytest.mark.parametrize(
     "page",
     [
-        # Of the long tutorial the other pages have every step, too.
-        pytest.param(page, marks=[pytest.mark.slow] if page.name == "pipelines.md" else [])
+        # The steps of the long ones stand in other pages, or in tests of their own, too.
+        pytest.param(page, marks=[pytest.mark.slow] if page.parts[-2:] in LONG else [])
         for page in sorted({block.page for block in BLOCKS if block.runs})
     ],
     ids=lambda page: page.name,

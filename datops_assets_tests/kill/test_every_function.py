@@ -36,7 +36,11 @@ def complete(store: Store, nursery: Nursery) -> None:
 
 
 @pytest.mark.parametrize(
-    "everywhere", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "everywhere",
+    [
+        pytest.param(False, marks=pytest.mark.slow),
+        pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_a_run_killed_where_a_function_begins_is_completed_once_by_the_next(
     store: Store, nursery: Nursery, everywhere: bool

@@ -150,6 +150,7 @@ class TestPostgresByCursorSuite(SourceSuite):
 
 
 @pytest.mark.source_suite
+@pytest.mark.slow  # SQLite goes the same way in CI
 class TestMariaDbSuite(SourceSuite):
     """Whole tables."""
 

@@ -84,6 +84,7 @@ class TestFolderSuite(SourceSuite):
 
 
 @pytest.mark.source_suite
+@pytest.mark.slow  # files on disk keep the same promises in CI, by the same code
 class TestBucketSuite(SourceSuite):
     """Objects of an S3 server, which asks nobody for a signature."""
 
