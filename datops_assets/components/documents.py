@@ -17,10 +17,10 @@ from pydantic import Field, ValidationError
 from datops_assets.components.document import Part, PipelineDocument
 from datops_assets.components.plugins import PluginError
 from datops_assets.components.sources import BUILT_IN, document_model, source_kinds
-from datops_assets.components.sources.templates import unset_variables
+from datops_assets.components.sources.templates import unset_problems
 from datops_assets.components.texts import PathTemplate, TableName, is_name
 from datops_assets.components.transform_statements import problems_of
-from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.errors import DeclarationError
 from datops_assets.quality import ReferringRule
 
@@ -54,7 +54,7 @@ def read_documents(path: Path, project_root: Path) -> list[LoadedDocument]:
 
     raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
     """
-    return documents_of(read_yaml(path, shown_as=_shown(path, project_root)))
+    return documents_of(read_yaml(path, shown_as=shown_path(path, project_root)))
 
 
 def documents_of(source: YamlSource) -> list[LoadedDocument]:
@@ -65,7 +65,7 @@ def documents_of(source: YamlSource) -> list[LoadedDocument]:
     problems = [
         problem
         for key in document.source.templated
-        for problem in _unset_variables(source, ("source", key), getattr(document.source, key) or "")
+        for problem in unset_problems(source, ("source", key), getattr(document.source, key) or "")
     ]
     if problems:
         raise DeclarationError(problems)
@@ -205,7 +205,7 @@ def _read_bare(source: YamlSource) -> list[LoadedDocument]:
     bare = validate(source, BareDocument)
     problems, documents = [], []
     for index, system in enumerate(bare.source_systems):
-        problems += _unset_variables(source, ("source_systems", index, "path"), system.path)
+        problems += unset_problems(source, ("source_systems", index, "path"), system.path)
         try:
             documents.append(LoadedDocument(_from_bare(system, bare.team), source, bare=True))
         except ValidationError as error:
@@ -240,17 +240,3 @@ def _split_pattern(path: str, ending: str) -> tuple[Path, str]:
     if Path(path).suffix == "":
         return Path(path), f"*.{ending}"
     return Path(path).parent, Path(path).name
-
-
-def _unset_variables(source: YamlSource, path: tuple[str | int, ...], template: str) -> list[str]:
-    return [
-        source.problem(path, f"the variable {name} is not set, expected it in the environment or in .env")
-        for name in unset_variables(template)
-    ]
-
-
-def _shown(path: Path, project_root: Path) -> str:
-    try:
-        return str(path.resolve().relative_to(project_root.resolve()))
-    except ValueError:
-        return str(path)

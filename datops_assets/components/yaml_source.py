@@ -68,6 +68,14 @@ class YamlSource:
         return line, ".".join(shown)
 
 
+def shown_path(path: Path, project_root: Path) -> str:
+    """A file as messages name it: below the project's root without it."""
+    try:
+        return str(path.resolve().relative_to(project_root.resolve()))
+    except ValueError:
+        return str(path)
+
+
 def read_yaml(path: Path, shown_as: str | None = None) -> YamlSource:
     """Read one YAML document.
 

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from datops_assets.components.document import Part
 from datops_assets.components.sources.database import DatabaseSource, address_of
-from datops_assets.components.sources.templates import fill_in, resolve_path, unset_variables
+from datops_assets.components.sources.templates import fill_in, resolve_path, unset_problems
 from datops_assets.components.texts import Cron, Owner, PathTemplate, TableName
-from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.config.settings import Settings, read_secret
 from datops_assets.errors import DeclarationError
 
@@ -257,16 +257,12 @@ def read_backup(path: Path, project_root: Path) -> LoadedBackup:
 
     raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
     """
-    try:
-        shown = str(path.resolve().relative_to(project_root.resolve()))
-    except ValueError:
-        shown = str(path)
-    source = read_yaml(path, shown_as=shown)
+    source = read_yaml(path, shown_as=shown_path(path, project_root))
     document = validate(source, BackupDocument)
     problems = [
-        source.problem(where, f"the variable {name} is not set, expected it in the environment or in .env")
+        problem
         for where, template in document.templates()
-        for name in unset_variables(template)
+        for problem in unset_problems(source, where, template)
     ]
     if problems:
         raise DeclarationError(problems)

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from datops_assets.components.document import Part
 from datops_assets.components.sources.database import DatabaseSource
-from datops_assets.components.sources.templates import fill_in, unset_variables
+from datops_assets.components.sources.templates import fill_in, unset_problems
 from datops_assets.components.texts import Cron, Owner, TableName, Tags
-from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.config.settings import expand, read_secret, read_settings
 from datops_assets.errors import DeclarationError
 
@@ -234,23 +234,11 @@ def read_team_database(path: Path, project_root: Path) -> LoadedTeamDatabase:
 
     raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
     """
-    try:
-        shown = str(path.resolve().relative_to(project_root.resolve()))
-    except ValueError:
-        shown = str(path)
-    source = read_yaml(path, shown_as=shown)
+    source = read_yaml(path, shown_as=shown_path(path, project_root))
     document = validate(source, TeamDatabaseDocument)
-    unset = unset_variables(document.server.url) if document.server else []
-    if unset:
-        raise DeclarationError(
-            [
-                source.problem(
-                    ["server", "url"],
-                    f"the variable {name} is not set, expected it in the environment or in .env",
-                )
-                for name in unset
-            ]
-        )
+    problems = unset_problems(source, ["server", "url"], document.server.url) if document.server else []
+    if problems:
+        raise DeclarationError(problems)
     return LoadedTeamDatabase(document, source)
 
 

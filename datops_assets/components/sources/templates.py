@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from datops_assets.components.texts import VARIABLE
+from datops_assets.components.yaml_source import YamlSource
 from datops_assets.config.settings import expand
 from datops_assets.errors import DeclarationError
 
@@ -41,3 +43,11 @@ def resolve_path(template: str, project_root: Path) -> Path:
 def unset_variables(template: str) -> list[str]:
     """Name the variables of a template that are not set."""
     return [name for name in VARIABLE.findall(template) if expand(name) is None]
+
+
+def unset_problems(source: YamlSource, where: Sequence[str | int], template: str) -> list[str]:
+    """A line for each variable of the template at `where` that is not set."""
+    return [
+        source.problem(where, f"the variable {name} is not set, expected it in the environment or in .env")
+        for name in unset_variables(template)
+    ]

@@ -11,9 +11,9 @@ from pydantic import Field, field_validator
 
 from datops_assets.components.document import Part
 from datops_assets.components.sources.database import DatabaseSource, address_of
-from datops_assets.components.sources.templates import unset_variables
+from datops_assets.components.sources.templates import unset_problems
 from datops_assets.components.texts import Owner, TableName, Tags
-from datops_assets.components.yaml_source import YamlSource, read_yaml, validate
+from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.errors import DeclarationError
 from datops_assets.postgres.names import warehouse_name
 
@@ -152,21 +152,9 @@ def read_stream(path: Path, project_root: Path) -> LoadedStream:
 
     raises    DeclarationError: every problem of the file, as `file:line: what, what was expected`
     """
-    try:
-        shown = str(path.resolve().relative_to(project_root.resolve()))
-    except ValueError:
-        shown = str(path)
-    source = read_yaml(path, shown_as=shown)
+    source = read_yaml(path, shown_as=shown_path(path, project_root))
     document = validate(source, StreamDocument)
-    unset = unset_variables(document.source.url)
-    if unset:
-        raise DeclarationError(
-            [
-                source.problem(
-                    ["source", "url"],
-                    f"the variable {name} is not set, expected it in the environment or in .env",
-                )
-                for name in unset
-            ]
-        )
+    problems = unset_problems(source, ["source", "url"], document.source.url)
+    if problems:
+        raise DeclarationError(problems)
     return LoadedStream(document, source)
