@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -233,15 +233,7 @@ def server_of(source: DatabaseSource, project_root: Path) -> Server:
     """How a database is reached that a document, or a call, names."""
     from datops_assets.backup.server import Server
 
-    url = address_of(source, project_root).url
-    known: dict[str, Any] = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": url.database,
-    }
-    return Server({**dict(url.query), **{key: value for key, value in known.items() if value}})
+    return Server(address_of(source, project_root).libpq_parameters())
 
 
 @dataclass(frozen=True)

@@ -103,19 +103,7 @@ class StreamDocument(Part):
 
         raises    DeclarationError, TerminalError: a variable is not set
         """
-        url = address_of(self.source, project_root).url
-        known = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-            "dbname": url.database,
-        }
-        return {
-            "application_name": "datops",
-            **dict(url.query),
-            **{key: value for key, value in known.items() if value},
-        }
+        return {"application_name": "datops", **address_of(self.source, project_root).libpq_parameters()}
 
 
 @dataclass(frozen=True)

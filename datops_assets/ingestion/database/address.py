@@ -57,6 +57,16 @@ class Address:
         """Whether rows come by PostgreSQL's COPY: unless the URL names a driver of its own."""
         return self.url.drivername in ("postgresql", "postgres", "postgresql+psycopg")
 
+    def libpq_parameters(self) -> dict[str, Any]:
+        """How a PostgreSQL is reached, by libpq's names, the URL's own options first. Holds the password."""
+        url = self.url
+        options = {
+            name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()
+        }
+        known = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+        known["dbname"] = url.database
+        return {**options, **{name: value for name, value in known.items() if value}}
+
     @property
     def shown(self) -> str:
         """For messages: no user, no password."""

@@ -243,18 +243,11 @@ def connect(address: Address) -> psycopg.Connection[Any]:
 
     raises    psycopg.Error; see `explained`
     """
-    url = address.url
-    options = {
-        name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()
-    }
-    known = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
-    known["dbname"] = url.database
     given: dict[str, Any] = {
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "application_name": "datops",
         "keepalives_idle": 30,
-        **options,
-        **{name: value for name, value in known.items() if value is not None},
+        **address.libpq_parameters(),
     }
     conn: psycopg.Connection[Any] = psycopg.connect(autocommit=True, client_encoding="UTF8", **given)
     conn.prepare_threshold = None  # poolers between us and the server do not carry prepared statements
