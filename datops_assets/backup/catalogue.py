@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -102,6 +102,22 @@ on conflict (backup_id) do update
 _COPY: LiteralString = """
 insert into datops.backup_copies (backup_id, destination, state, reason) values (%s, %s, %s, %s)
 on conflict (backup_id, destination) do update set state = excluded.state, reason = excluded.reason
+"""
+
+_CHAIN: LiteralString = """
+with recursive chain as (
+  select backup_id, parent, 1 as depth from datops.backups where backup_id = %(id)s
+  union all
+  select b.backup_id, b.parent, c.depth + 1 from chain c join datops.backups b on b.backup_id = c.parent
+   where c.depth < 1000
+)
+select backup_id from chain order by depth
+"""
+_READ_NOW: LiteralString = """
+select b.backup_id from datops.backups b join pg_locks l
+    on ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('datops.backup.read.' || b.backup_id, 0)
+ where l.locktype = 'advisory' and l.granted
+   and l.database = (select oid from pg_database where datname = current_database())
 """
 
 
@@ -205,17 +221,35 @@ def running(conn: psycopg.Connection[Any], name: str) -> Iterator[None]:
 
 @contextmanager
 def read_lock(conn: psycopg.Connection[Any], backup_id: str) -> Iterator[None]:
-    """Keep a backup, and those it needs, from being removed while it is read."""
-    key = _reading_key(backup_id)
-    if conn.execute("select pg_try_advisory_lock_shared(hashtextextended(%s, 0))", (key,)).fetchone() != (
-        True,
-    ):
-        raise LockTakenError(f"backup {backup_id} is being removed; choose another: datops backup list")
+    """Keep a backup, and those it cannot be restored without, from being removed while it is read.
+
+    promise    ends with the connection: a reader that is killed holds nothing back
+    raises     LockTakenError: one of them is being removed, or was
+    """
+    held: list[str] = []
     try:
+        # The backup first, then its parents: prune removes no parent of one that stays.
+        for one in [row[0] for row in conn.execute(_CHAIN, {"id": backup_id})] or [backup_id]:
+            key = _reading_key(one)
+            taken = conn.execute("select pg_try_advisory_lock_shared(hashtextextended(%s, 0))", (key,))
+            if taken.fetchone() == (True,):
+                held.append(one)
+            # Looked at with the lock held: it may have been removed since it was chosen.
+            if one not in held or _state(conn, one) == "pruned":
+                raise LockTakenError(f"backup {one} is being removed; choose another: datops backup list")
         yield
     finally:
-        if not conn.closed:
-            conn.execute("select pg_advisory_unlock_shared(hashtextextended(%s, 0))", (key,))
+        for one in held:
+            # A connection that broke has let go of it already.
+            with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                conn.execute(
+                    "select pg_advisory_unlock_shared(hashtextextended(%s, 0))", (_reading_key(one),)
+                )
+
+
+def list_read(conn: psycopg.Connection[Any]) -> set[str]:
+    """The backups that somebody reads now, or that another process removes."""
+    return {backup_id for (backup_id,) in conn.execute(_READ_NOW)}
 
 
 @contextmanager
@@ -228,6 +262,11 @@ def remove_lock(conn: psycopg.Connection[Any], backup_id: str) -> Iterator[bool]
     finally:
         if taken and not conn.closed:
             conn.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
+
+def _state(conn: psycopg.Connection[Any], backup_id: str) -> str | None:
+    row = conn.execute("select state from datops.backups where backup_id = %s", (backup_id,)).fetchone()
+    return row[0] if row else None
 
 
 def _reading_key(backup_id: str) -> str:

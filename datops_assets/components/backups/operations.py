@@ -161,8 +161,8 @@ def proof(
         for one in entries(document, catalogue)
         if one.is_good and one.finished_at and one.started_at > entry.started_at
     ]
-    destination, manifest = readable(document, catalogue, entry, at)
     with noted.read_lock(catalogue.conn, entry.backup_id):
+        destination, manifest = readable(document, catalogue, entry, at)
         done = drill(
             manifest, destination, document.keys(), staging_of(catalogue.settings), now=datetime.now(UTC),
             next_finished_at=min(later, default=None), pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
@@ -228,6 +228,7 @@ def plan_prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
     """Say of each finished backup whether it stays, and why."""
     from datetime import UTC
 
+    from datops_assets.backup import catalogue as noted
     from datops_assets.backup.retention import Kept, keep
 
     finished = [entry for entry in entries(document, catalogue) if entry.state == "complete"]
@@ -235,7 +236,7 @@ def plan_prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
         [Kept(one.backup_id, one.snapshot_at or one.started_at, one.is_good, one.parent) for one in finished],
         document.retained(),
         datetime.now(UTC),
-        _in_use(catalogue, finished),
+        noted.list_read(catalogue.conn),
     )
     return [
         Pruned(
@@ -275,17 +276,6 @@ def _remove(document: BackupDocument, catalogue: Catalogue, backup_id: str) -> N
         destination.remove(folder_of(document.backup, backup_id))
 
 
-def _in_use(catalogue: Catalogue, found: list[BackupEntry]) -> set[str]:
-    from datops_assets.backup import catalogue as noted
-
-    used = set()
-    for entry in found:
-        with noted.remove_lock(catalogue.conn, entry.backup_id) as alone:
-            if not alone:
-                used.add(entry.backup_id)
-    return used
-
-
 def target_of(
     document: BackupDocument, catalogue: Catalogue, to: str | None, password_env: str | None
 ) -> Server:
@@ -316,8 +306,8 @@ def restore(
     from datops_assets.components.backups.document import staging_of
 
     staging = staging_of(catalogue.settings)
-    destination, manifest = readable(document, catalogue, entry, at)
     with noted.read_lock(catalogue.conn, entry.backup_id):
+        destination, manifest = readable(document, catalogue, entry, at)
         if not apply:
             return plan_restore(manifest, destination, target, staging, wanted, onto)
         return restore_logical(
