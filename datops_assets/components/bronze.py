@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FILES_CHECK = "files"
 SCHEMA_CHECK = "schema"
+LEFT_OUT = "rows_without_cursor"
+"""Metadata: rows at the source that no later load brings."""
 
 
 def asset_key(layer: str, source: str, table: str) -> dg.AssetKey:
@@ -272,6 +274,8 @@ def _metadata(source: str, name: str, loaded: "TableLoaded") -> dict[str, Any]:
         "files_refused": len(loaded.results) - len(taken),
         "damaged_records": sum(result.damaged_rows for result in loaded.results),
     }
+    if loaded.left_out:
+        metadata[LEFT_OUT] = loaded.left_out
     if loaded.pending:
         metadata["waiting"] = loaded.pending
     if loaded.results:

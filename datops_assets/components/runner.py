@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from datops_assets.components.bronze import keys_of
+from datops_assets.components.bronze import LEFT_OUT, keys_of
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.document import PipelineDocument
 from datops_assets.components.partitions import daily_partitions, first_day
@@ -212,9 +212,24 @@ def summarize(
     ]
     said = catalogue.conn.execute(_SAID, [run_id])
     notes += [f"{document.pipeline}.{table}: {sentence}" for table, sentence in said]
+    notes += _left_out(result)
     built = catalogue.conn.execute(_BUILT, (document.pipeline, run_id)).fetchall()
     made = [TransformRun(*row) for row in built]
     return PipelineRun(document.pipeline, run_id, result.success, 0.0, rows, problems_of(result), notes, made)
+
+
+def _left_out(result: ExecuteInProcessResult) -> list[str]:
+    """A sentence for each table with rows at its source that no later run brings."""
+    notes = []
+    for event in result.get_asset_materialization_events():
+        made = event.materialization
+        if (counted := made.metadata.get(LEFT_OUT)) is not None:
+            notes.append(
+                f"{'.'.join(made.asset_key.path[1:])}: {counted.value} row(s) at the source have no value in the"
+                " cursor: the first load took those there were, later ones and changes to them never arrive;"
+                " give them a value there, or read the table whole"
+            )
+    return notes
 
 
 def table_runs(

@@ -81,6 +81,8 @@ class TableLoaded:
     columns: list[BronzeColumn]
     pending: str | None = None
     """Why a whole delivery (replace, snapshot) is not in silver's sight yet."""
+    left_out: int = 0
+    """Rows at the source that no later run brings: see `Source.count_left_out`."""
 
     @property
     def rows_added(self) -> int:
@@ -134,6 +136,7 @@ def load_table(
     """
     with lock_table(conn, table.source, table.name):
         run = _Run(conn, source, table, batch, run_id, schema, adbc_url, progress)
+        left_out = source.count_left_out(table)
         results: list[LoadResult] = []
         goes_on = True
         while goes_on:
@@ -158,6 +161,7 @@ def load_table(
             catalogue.live_rows(conn, run.bronze.table_id),
             list_columns(conn, run.bronze.table_id),
             pending,
+            left_out,
         )
 
 

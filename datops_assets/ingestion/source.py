@@ -133,7 +133,7 @@ class CopyDelivery(Delivery):
 
 
 class Source(ABC, Generic[TableT]):
-    """Where rows come from. Five promises, and one that a source may leave alone.
+    """Where rows come from. Five promises, and two that a source may leave alone.
 
     The shared suite `SourceContract` in the tests checks them. A context manager: what it holds open
     it closes at the end.
@@ -169,6 +169,13 @@ class Source(ABC, Generic[TableT]):
         raises     FileChangedError: it changed meanwhile, or is gone
         """
         return None
+
+    def count_left_out(self, table: TableT) -> int:
+        """Count the rows there that no later reading brings, for nothing tells when they came; 0: none are known.
+
+        raises     SourceUnreachableError, SourceRefusedError
+        """
+        return 0
 
     def close(self) -> None:
         """Let go of what is open between units: connections, pools. May be called again."""

@@ -150,6 +150,13 @@ class EngineSource(TableSource[EngineColumn]):
             )
         return None if value is None else cursor.written(value)
 
+    def without_place(self, table: DatabaseTable, cursor: EngineColumn) -> int:
+        """Null."""
+        with self._connect() as conn:
+            column: sa.ColumnClause[Any] = sa.column(cursor.name)
+            query = sa.select(sa.func.count()).select_from(_name(table)).where(column.is_(None))
+            return int(conn.execute(query).scalar_one())
+
     def is_greater(self, cursor: EngineColumn, one: str, other: str) -> bool:
         """Ask the database: texts have its collation."""
         with self._connect() as conn:

@@ -188,6 +188,11 @@ class MySqlSource(TableSource[MySqlColumn]):
         ((found,),) = self._ask(_select(f"max({_quoted(cursor.name)})", table))
         return None if found is None else found.decode()
 
+    def without_place(self, table: DatabaseTable, cursor: MySqlColumn) -> int:
+        """Null: MySQL has nothing endless."""
+        ((found,),) = self._ask(_select("count(*)", table, f"{_quoted(cursor.name)} is null"))
+        return int(found)
+
     def is_greater(self, cursor: MySqlColumn, one: str, other: str) -> bool:
         """Ask the database: texts have its collation."""
         values = f"{cursor.literal(one)}, {cursor.literal(other)}"

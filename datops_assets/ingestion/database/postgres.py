@@ -94,6 +94,13 @@ class PostgresSource(TableSource[SourceColumn]):
         row = self._look().execute(query).fetchone()
         return None if row is None else row[0]
 
+    def without_place(self, table: DatabaseTable, cursor: SourceColumn) -> int:
+        """Null, and what is above every other value."""
+        query = sql.SQL("select count(*) from {} where {}").format(_name(table), _has_no_place(cursor))
+        row = self._look().execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def is_greater(self, cursor: SourceColumn, one: str, other: str) -> bool:
         """Ask the database: texts have its collation."""
         query = sql.SQL("select {} > {}").format(cursor.literal(one), cursor.literal(other))
@@ -227,8 +234,7 @@ def _condition(reading: Reading, cursor: SourceColumn | None) -> sql.Composable:
         return sql.SQL("true")
     name, upper = sql.Identifier(cursor.name), cursor.literal(reading.upper)
     if reading.lower is None:
-        endless = sql.SQL(" or {} in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
-        return sql.SQL("({0} <= {1} or {0} is null{2})").format(name, upper, endless)
+        return sql.SQL("({} <= {} or {})").format(name, upper, _has_no_place(cursor))
     lower = cursor.literal(reading.lower)
     lookback = reading.table.lookback
     if lookback is not None and lookback.is_time:
@@ -236,6 +242,13 @@ def _condition(reading: Reading, cursor: SourceColumn | None) -> sql.Composable:
     elif lookback is not None:
         lower = sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
     return sql.SQL("{0} > {1} and {0} <= {2}").format(name, lower, upper)
+
+
+def _has_no_place(cursor: SourceColumn) -> sql.Composable:
+    """A condition: no reading goes on from the cursor's value."""
+    name = sql.Identifier(cursor.name)
+    endless = sql.SQL(" or {} in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")
+    return sql.SQL("{} is null{}").format(name, endless)
 
 
 def connect(address: Address) -> psycopg.Connection[Any]:

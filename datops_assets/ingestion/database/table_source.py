@@ -87,6 +87,10 @@ class TableSource(Source[DatabaseTable], Generic[ColumnT]):
         """The cursor's highest value as text that reads back as the same; None: there is none."""
 
     @abstractmethod
+    def without_place(self, table: DatabaseTable, cursor: ColumnT) -> int:
+        """Count the rows whose cursor has no value that a reading could go on from."""
+
+    @abstractmethod
     def is_greater(self, cursor: ColumnT, one: str, other: str) -> bool:
         """Compare two values as the cursor does."""
 
@@ -129,11 +133,15 @@ class TableSource(Source[DatabaseTable], Generic[ColumnT]):
             with self.explained(table.where):
                 found = self.looked_at(table)
                 self.try_out(table, found)
+                left_out = self._left_out(table, found)
         except DatopsError as error:
             return Reachability(False, str(error))
         rows = f"about {found.rows:,} rows" if found.rows else "rows not counted yet"
         columns = len(found.taken(table))
-        return Reachability(True, f"{table.where} at {self._address.shown}: {columns} column(s), {rows}")
+        said = f"{table.where} at {self._address.shown}: {columns} column(s), {rows}"
+        if left_out:
+            said += f"; {left_out:,} of them have no value in the cursor {table.cursor!r}: only a first load takes them"
+        return Reachability(True, said)
 
     def list_units(self, table: DatabaseTable, watermark: str | None = None) -> Sequence[Unit]:
         """Give the whole table, or what its cursor has past the watermark."""
@@ -150,6 +158,15 @@ class TableSource(Source[DatabaseTable], Generic[ColumnT]):
             if table.lookback is not None:
                 return [reading.unit(self.unit_format, 0, self.state(reading, cursor))]
             return [reading.unit(self.unit_format, 0, upper)] if has_grown else []
+
+    def count_left_out(self, table: DatabaseTable) -> int:
+        """Those without a value in the cursor: the first reading took what there was, no later one looks for them."""
+        with self.explained(table.where):
+            return self._left_out(table, self.looked_at(table)) if table.cursor is not None else 0
+
+    def _left_out(self, table: DatabaseTable, found: Found[ColumnT]) -> int:
+        cursor = found.cursor(table)
+        return 0 if cursor is None else self.without_place(table, cursor)
 
     def sketch(self, table: DatabaseTable) -> list[str]:
         """Name the columns."""

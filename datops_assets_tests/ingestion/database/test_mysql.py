@@ -116,6 +116,8 @@ def test_by_a_cursor_each_row_is_read_once(
         assert load(warehouse, maria.url, table) == []
     rows = warehouse.fetch("select count(*), count(distinct at::text) from bronze.shop_orders")
     assert rows == [(len(values) + 1, len(values))]
+    with open_database(Address.parse(maria.url)) as source:
+        assert source.count_left_out(table) == 1
 
 
 def test_a_lookback_brings_what_came_late(maria: MariaShop, warehouse: TestWarehouse) -> None:

@@ -151,6 +151,22 @@ def test_the_first_reading_takes_rows_without_a_cursor_value_too(shop: Shop) -> 
     assert shop.rows("id") == [(1,), (2,), (3,), (4,), (5,)]
 
 
+def test_rows_that_no_later_reading_brings_are_counted(shop: Shop) -> None:
+    """Without a cursor value, or with one at infinity; of a table that is read whole there are none."""
+    shop.declare(cursor="at", disposition="append")
+    shop.execute(
+        "create table orders (id int, at timestamptz)", "insert into orders values (1, '2026-01-01Z')"
+    )
+    assert shop.load().left_out == 0
+    shop.execute("insert into orders values (2, null), (3, 'infinity')")
+    loaded = shop.load()
+    assert (loaded.left_out, loaded.rows_added) == (2, 0)
+    with shop.source() as source:
+        assert "2 of them have no value in the cursor 'at'" in source.check(shop.table).message
+    shop.declare(cursor=None, disposition="replace")
+    assert shop.load().left_out == 0
+
+
 def test_a_lookback_brings_what_came_late(shop: Shop) -> None:
     """A row committed after the reading, with an older time, comes with the next one; and only then."""
     shop.declare(cursor="at", disposition="merge", lookback=Lookback.parse("1h"))

@@ -1,0 +1,52 @@
+"""Databases in documents: what a run of one shows and says."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from datops_assets.components.runner import PipelineRun, run_pipeline
+from datops_assets_tests.components.conftest import Landing
+
+HEAD = """
+pipeline: shop
+team: commerce
+source: {type: database, url: 'sqlite:///shop.db'}
+tables:
+  orders:
+    table: orders
+"""
+
+
+@pytest.fixture
+def shop(landing: Landing, project: Path) -> Landing:
+    """A project with a database of two orders beside it."""
+    change(
+        landing, "create table orders (id integer, at text)", "insert into orders values (1, 'a'), (2, 'b')"
+    )
+    return landing
+
+
+def change(shop: Landing, *statements: str) -> None:
+    """Change the source."""
+    with sqlite3.connect(shop.project / "shop.db") as conn:
+        for statement in statements:
+            conn.execute(statement)
+    conn.close()
+
+
+def run(shop: Landing, table: str) -> PipelineRun:
+    """Run once, with these keys of the table."""
+    return run_pipeline(shop.declare(HEAD + table), shop.project)
+
+
+def test_rows_without_a_cursor_value_are_counted_and_said(shop: Landing) -> None:
+    """They come with the first load and with no later one, also where a run finds nothing new."""
+    assert run(shop, "    cursor: at\n").notes == []
+    change(shop, "insert into orders values (3, null)")
+    result = run(shop, "    cursor: at\n")
+    assert (result.success, result.tables[0].rows_added) == (True, 0)
+    (note,) = result.notes
+    assert note.startswith("shop.orders: 1 row(s) at the source have no value in the cursor")
