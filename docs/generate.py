@@ -246,7 +246,26 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": describe_commands, "pipeline-document.md": describe_document}
+def describe_cases() -> str:
+    """Markdown of the cases of change data capture and the tests that hold them."""
+    sys.path.append(str(REFERENCE.parent.parent))
+    from datops_assets_tests.cdc.cases import table
+
+    return f"{_WRITTEN_BY}# Cases of change data capture\n\n{_CASES}{table()}"
+
+
+_CASES = """What [change data capture](../cdc.md) is held to, on real servers. After each case the mirror is the source,
+row by row as text, in both directions; the log of changes has each place once; and the source was told of nothing
+that the warehouse does not have. The tests are in `datops_assets_tests/cdc/`: `pytest -k case_05` runs those of
+case 5. What is slow is run by `make test-all`.
+"""
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": describe_commands,
+    "pipeline-document.md": describe_document,
+    "cdc-cases.md": describe_cases,
+}
 
 
 def main(arguments: list[str]) -> int:

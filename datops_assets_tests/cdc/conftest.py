@@ -95,6 +95,14 @@ class Followed:
         return self.warehouse.conn.execute(query).fetchall()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-k case_05` find the tests of case 5."""
+    for item in items:
+        for mark in item.iter_markers("cdc_case"):
+            item.extra_keyword_matches.update(f"case_{number:02}" for number in mark.args)
+
+
 @pytest.fixture
 def followed(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Followed]:
     """A source database without tables, on the same server as the warehouse."""

@@ -118,6 +118,8 @@ def orders(followed: Followed) -> Followed:
     return followed
 
 
+@pytest.mark.cdc_case(41, 42)
+@pytest.mark.cdc_kill
 @pytest.mark.parametrize(
     "failpoint", ["before_merge", "after_merge", "before_commit", "after_commit", "after_acknowledge"]
 )
@@ -135,6 +137,8 @@ def test_killed_at_any_step_of_a_drain_each_change_is_applied_once(
     assert len(orders.log("orders")) == 16
 
 
+@pytest.mark.cdc_case(38)
+@pytest.mark.cdc_kill
 @pytest.mark.parametrize("failpoint", ["snapshot_begun", "slot_made", "table_copied", "snapshot_entered"])
 def test_killed_in_a_snapshot_the_next_one_begins_anew(
     orders: Followed, worker: subprocess.Popen[str], failpoint: str
@@ -190,6 +194,8 @@ def _write_for_ever(followed: Followed, seed: int, stopped: threading.Event) -> 
             time.sleep(0.002)
 
 
+@pytest.mark.cdc_case(41)
+@pytest.mark.cdc_kill
 def test_killed_at_random_moments_under_a_write_load(
     followed: Followed, worker: subprocess.Popen[str]
 ) -> None:
@@ -243,6 +249,7 @@ class Repeating(Receiver):
         yield []
 
 
+@pytest.mark.cdc_case(43)
 @pytest.mark.parametrize("half", [False, True])
 def test_what_is_delivered_again_is_not_applied_again(orders: Followed, half: bool) -> None:
     """Case 43: whole transactions, and a batch of which only half was committed, key moves and truncates too."""
@@ -278,6 +285,7 @@ def test_what_is_delivered_again_is_not_applied_again(orders: Followed, half: bo
     orders.require_equal()
 
 
+@pytest.mark.cdc_case(50)
 def test_a_second_reader_is_refused(orders: Followed) -> None:
     """Case 50."""
     orders.snapshot()

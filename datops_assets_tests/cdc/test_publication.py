@@ -29,6 +29,7 @@ def test_our_own_ends_with_the_stream(followed: Followed) -> None:
     assert followed.source.execute("select count(*) from pg_publication").fetchone() == (0,)
 
 
+@pytest.mark.cdc_case(29)
 def test_rows_of_partitions_must_come_as_their_root_s(followed: Followed) -> None:
     """Case 29, publish_via_partition_root off: its changes would be those of tables that nobody follows."""
     followed.run("create table t (id int primary key) partition by range (id)")
@@ -40,6 +41,7 @@ def test_rows_of_partitions_must_come_as_their_root_s(followed: Followed) -> Non
     assert stops == ["alter publication datops_erp set (publish_via_partition_root = true)"]
 
 
+@pytest.mark.cdc_case(28)
 def test_a_publication_of_inserts_only_is_warned_of(followed: Followed) -> None:
     """Case 28: what is published arrives."""
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from datops_assets_tests.cdc.conftest import Followed
 
 
@@ -20,6 +22,7 @@ def test_a_snapshot_then_the_stream_without_a_gap(followed: Followed) -> None:
     assert followed.drain().changes == 0
 
 
+@pytest.mark.cdc_case(14)
 def test_changes_of_one_key_in_one_transaction(followed: Followed) -> None:
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')")
     followed.follow("t")
@@ -33,6 +36,7 @@ def test_changes_of_one_key_in_one_transaction(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(15)
 def test_a_key_that_changes_leaves_nothing_behind(followed: Followed) -> None:
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')")
     followed.follow("t")
@@ -46,6 +50,7 @@ def test_a_key_that_changes_leaves_nothing_behind(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(17)
 def test_values_left_out_of_an_update_are_kept(followed: Followed) -> None:
     followed.run("create table t (id int primary key, big text, other text, n int)")
     followed.run("alter table t alter big set storage external, alter other set storage external")
@@ -71,6 +76,7 @@ def test_values_left_out_of_an_update_are_kept(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(20)
 def test_truncate_keeps_its_place_among_the_rows(followed: Followed) -> None:
     followed.run(
         "create table t (id int primary key, v text);"
@@ -85,6 +91,7 @@ def test_truncate_keeps_its_place_among_the_rows(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(55)
 def test_a_new_column_is_followed(followed: Followed) -> None:
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
     followed.follow("t")

@@ -28,6 +28,7 @@ DDL = [
 ]
 
 
+@pytest.mark.cdc_case(55)
 @pytest.mark.parametrize(("ddl", "dml"), DDL)
 def test_ddl_in_the_middle(followed: Followed, ddl: str, dml: str) -> None:
     """Case 55: with and without rows after it. Columns that left stay; all others are the source's, to the text."""
@@ -47,6 +48,7 @@ def test_ddl_in_the_middle(followed: Followed, ddl: str, dml: str) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(55, 57)
 @pytest.mark.parametrize("types", [("text", "int", "1"), ("int", "bigint", "w * 2"), ("bigint", "int", "w")])
 def test_a_type_that_changes_while_its_changes_wait_in_the_log(
     followed: Followed, types: tuple[str, str, str]
@@ -71,6 +73,7 @@ def test_a_type_that_changes_while_its_changes_wait_in_the_log(
     assert kept == (3,)
 
 
+@pytest.mark.cdc_case(55)
 def test_ddl_between_changes_of_one_transaction(followed: Followed) -> None:
     """Case 55: DDL and DML interleaved."""
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')")
@@ -85,6 +88,7 @@ def test_ddl_between_changes_of_one_transaction(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(56)
 def test_ddl_of_one_table_does_not_speak_for_another(followed: Followed) -> None:
     """Case 56."""
     followed.run("create table a (id int primary key); create table b (id int primary key)")
@@ -97,6 +101,7 @@ def test_ddl_of_one_table_does_not_speak_for_another(followed: Followed) -> None
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(39, 40)
 def test_a_new_table_is_copied_and_the_others_are_left_alone(followed: Followed) -> None:
     """Cases 39 and 40: with changes of both waiting in the log."""
     followed.run("create table a (id int primary key, v text); insert into a values (1, 'a')")
@@ -126,6 +131,7 @@ def test_a_view_on_a_mirror_outlives_a_resync(followed: Followed) -> None:
     assert followed.warehouse.fetch("select count(*) from public.mine") == [(2,)]
 
 
+@pytest.mark.cdc_case(36)
 def test_a_table_that_was_only_written_anew_is_not_copied(followed: Followed) -> None:
     """Case 36: VACUUM FULL changes no row."""
     followed.run("create table t (id int primary key, v varchar(5)); insert into t values (1, 'a')")

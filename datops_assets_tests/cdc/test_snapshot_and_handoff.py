@@ -13,6 +13,7 @@ from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 
 
+@pytest.mark.cdc_case(34)
 def test_writers_throughout_the_snapshot(followed: Followed) -> None:
     """Case 34: in every table, every kind of change."""
     tables = [f"t{number}" for number in range(6)]
@@ -51,6 +52,7 @@ def test_writers_throughout_the_snapshot(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(35)
 @pytest.mark.parametrize("ends", ["commit", "rollback"])
 def test_a_transaction_open_before_the_slot_was_made(followed: Followed, ends: str) -> None:
     """Case 35: it is in the snapshot or in the stream, never in both, never in neither."""
@@ -72,6 +74,7 @@ def test_a_transaction_open_before_the_slot_was_made(followed: Followed, ends: s
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(36)
 @pytest.mark.parametrize("rows", [0, 1])
 def test_small_tables(followed: Followed, rows: int) -> None:
     """Case 36."""
@@ -82,6 +85,7 @@ def test_small_tables(followed: Followed, rows: int) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(40)
 def test_a_table_that_was_dropped_and_made_again(followed: Followed) -> None:
     """Case 40: the new one is another table, which the publication does not have."""
     followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
@@ -99,6 +103,7 @@ def test_a_table_that_was_dropped_and_made_again(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(46)
 def test_a_walsender_that_is_ended_costs_a_try(followed: Followed) -> None:
     """Case 46."""
     followed.run("create table t (id int primary key, v text)")
@@ -123,6 +128,7 @@ def test_a_walsender_that_is_ended_costs_a_try(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(49)
 def test_a_slot_that_somebody_else_read(followed: Followed) -> None:
     """Case 49."""
     followed.run("create table t (id int primary key); insert into t values (1)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,7 @@ def numbered(changes: list[tuple[str, list[object]]]) -> tuple[Numbering, list[b
     return numbering, messages, numbers
 
 
+@pytest.mark.cdc_case(13)
 @settings(max_examples=150, deadline=None)
 @given(rows)
 def test_many_at_once_are_what_they_are_one_by_one(changes: list[tuple[str, list[object]]]) -> None:
@@ -83,6 +85,7 @@ def test_many_at_once_are_what_they_are_one_by_one(changes: list[tuple[str, list
             assert [n for _, n in struct.iter_unpack(">ih", mask[20:])] == holes
 
 
+@pytest.mark.cdc_case(5, 13)
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
@@ -117,6 +120,7 @@ def test_values_as_text_come_back(fields: list[str | None]) -> None:
     assert [back[field] if field in back else unescaped(field) for field in sent] == fields
 
 
+@pytest.mark.cdc_case(13)
 def test_rows_of_another_width_are_not_for_this_form() -> None:
     numbering, messages, numbers = numbered([("I", [b"a", b"b"]), ("I", [b"a", b"b", None, b"c"])])
     spliced, left = splice_many(messages, numbers, numbering, COLUMNS)

@@ -62,6 +62,7 @@ def test_a_person_follows_a_database_by_command(erp: Followed) -> None:
     assert datops("status")["state"].startswith("never started")
 
 
+@pytest.mark.cdc_case(48)
 def test_a_slot_that_was_dropped_needs_a_person(erp: Followed) -> None:
     """Case 48: never a silent resync."""
     datops("drain")
@@ -77,6 +78,7 @@ def test_a_slot_that_was_dropped_needs_a_person(erp: Followed) -> None:
     erp.require_equal()
 
 
+@pytest.mark.cdc_case(18, 19)
 def test_preflight_says_what_to_run(erp: Followed) -> None:
     erp.run("create table plain (a int); alter table orders replica identity nothing")
     Path("stream.yaml").write_text(
@@ -143,6 +145,7 @@ def test_a_mistake_is_named_with_its_line(
     assert "secret-word" not in str(refused.value)
 
 
+@pytest.mark.cdc_case(54)
 def test_a_wrong_password_is_one_sentence(erp: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 54."""
     monkeypatch.setenv("ERP_PASSWORD", "not-this-one")

@@ -71,6 +71,7 @@ def t(followed: Followed) -> Followed:
     return followed
 
 
+@pytest.mark.cdc_case(50, 60)
 def test_changes_arrive_while_they_are_made(t: Followed) -> None:
     """Case 60, small: and a drain is refused meanwhile (case 50), and goes on afterwards."""
     with streaming(t) as (told, failed):
@@ -88,6 +89,7 @@ def test_changes_arrive_while_they_are_made(t: Followed) -> None:
     assert len(t.log("t")) == 21
 
 
+@pytest.mark.cdc_case(45)
 def test_a_stop_in_the_middle_of_a_transaction_loses_nothing(t: Followed) -> None:
     """Case 45."""
     with streaming(t):
@@ -97,6 +99,7 @@ def test_a_stop_in_the_middle_of_a_transaction_loses_nothing(t: Followed) -> Non
     t.require_equal()
 
 
+@pytest.mark.cdc_case(51)
 def test_an_idle_database_moves_its_slot(t: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 51."""
     from datops_assets.cdc import streaming as module
@@ -153,6 +156,7 @@ class Proxy:
         self.cut()
 
 
+@pytest.mark.cdc_case(46)
 def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
     """Case 46: each cut is one sentence that allows another try, and nothing is lost or doubled."""
     proxy = Proxy(t.parameters["host"], int(t.parameters["port"]))
@@ -174,6 +178,7 @@ def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
     assert len(t.log("t")) == 400
 
 
+@pytest.mark.cdc_case(53)
 def test_a_warehouse_that_says_no_keeps_what_it_had(t: Followed) -> None:
     """Case 53: a statement_timeout in the merge; the next drain goes on from the same place."""
     t.run("insert into t select n, 'x' from generate_series(2, 2000) n; update t set v = 'u' where id = 1")

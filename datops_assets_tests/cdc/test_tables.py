@@ -8,6 +8,7 @@ from datops_assets.errors import SourceRefusedError
 from datops_assets_tests.cdc.conftest import Followed
 
 
+@pytest.mark.cdc_case(18)
 @pytest.mark.parametrize("identity", ["default", "full", "using index t_other"])
 def test_every_identity_that_names_a_row(followed: Followed, identity: str) -> None:
     """Case 18."""
@@ -26,6 +27,7 @@ def test_every_identity_that_names_a_row(followed: Followed, identity: str) -> N
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(16)
 def test_a_key_in_another_order_than_the_columns(followed: Followed) -> None:
     """Case 16."""
     followed.run(
@@ -41,6 +43,7 @@ def test_a_key_in_another_order_than_the_columns(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(19)
 def test_a_table_without_a_key_is_refused_by_name(followed: Followed) -> None:
     """Case 19."""
     followed.run("create table t (a int); alter table t replica identity full")
@@ -60,6 +63,7 @@ def test_a_table_with_nothing_but_its_key(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(20)
 def test_truncates_of_several_tables(followed: Followed) -> None:
     """Case 20."""
     followed.run(
@@ -79,6 +83,7 @@ def test_truncates_of_several_tables(followed: Followed) -> None:
     assert [op for (op,) in followed.log("a", "_op::text")] == ["i", "t", "i", "t", "i"]
 
 
+@pytest.mark.cdc_case(21, 51)
 def test_what_does_not_concern_the_stream_moves_its_slot_all_the_same(followed: Followed) -> None:
     """Cases 21 and 51: rolled back, empty, other tables; an idle database."""
     followed.run("create table t (id int primary key); create table other (id int)")
@@ -99,6 +104,7 @@ def test_what_does_not_concern_the_stream_moves_its_slot_all_the_same(followed: 
     assert moved
 
 
+@pytest.mark.cdc_case(22)
 def test_every_way_to_write(followed: Followed) -> None:
     """Case 22."""
     followed.run("create table t (id int primary key, v text, n int default 0)")
@@ -124,6 +130,7 @@ def test_every_way_to_write(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(24)
 def test_names_that_need_quotes_in_two_schemas(followed: Followed) -> None:
     """Case 24."""
     followed.run(
@@ -137,6 +144,7 @@ def test_names_that_need_quotes_in_two_schemas(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(26)
 def test_generated_and_identity_columns(followed: Followed) -> None:
     """Case 26: what the source computes is not sent, and nobody invents it."""
     followed.run(
@@ -151,6 +159,7 @@ def test_generated_and_identity_columns(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(29, 30, 31, 32)
 def test_partitions_arrive_as_one_table(followed: Followed) -> None:
     """Cases 29 to 32: a row that moves, a partition that comes and goes, columns in another order."""
     followed.run("create table t (id int, day date, v text, primary key (id, day)) partition by range (day)")
@@ -170,6 +179,7 @@ def test_partitions_arrive_as_one_table(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(23)
 def test_a_wide_table(followed: Followed) -> None:
     """Case 23: as many columns as the log's own leave room for."""
     names = [f"c{number}" for number in range(1500)]
@@ -182,6 +192,7 @@ def test_a_wide_table(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(23)
 def test_a_large_value(followed: Followed) -> None:
     """Case 23."""
     followed.run("create table t (id int primary key, v bytea, n int); insert into t values (1, 'x', 0)")
@@ -194,6 +205,7 @@ def test_a_large_value(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(27)
 def test_a_publication_of_somebody_else_keeps_its_columns_and_rows(followed: Followed) -> None:
     """Case 27: snapshot and stream agree on what is published."""
     followed.run("create table t (id int, a text, secret text, n int, primary key (id, n))")

@@ -75,6 +75,7 @@ VALUES: dict[str, list[str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.cdc_case(1, 2, 3, 4, 5, 6, 7, 8, 11)
 def test_every_built_in_type_through_snapshot_and_stream(followed: Followed) -> None:
     names = {kind: f"t{number}" for number, kind in enumerate(VALUES)}
     for kind, name in names.items():
@@ -98,6 +99,7 @@ def test_every_built_in_type_through_snapshot_and_stream(followed: Followed) -> 
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(9, 10, 11, 12)
 def test_types_of_the_source_s_own_arrive_as_text(followed: Followed) -> None:
     """Cases 9, 10 and 12: enums, domains, composites; what has no binary form that travels is sent as text."""
     followed.run("create schema other; create type mood as enum ('sad', 'happy')")
@@ -122,6 +124,7 @@ def test_types_of_the_source_s_own_arrive_as_text(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(9)
 def test_an_enum_alone_needs_no_text_mode(followed: Followed) -> None:
     followed.run("create type mood as enum ('sad', 'happy'); create domain price as numeric")
     followed.run(
@@ -134,6 +137,7 @@ def test_an_enum_alone_needs_no_text_mode(followed: Followed) -> None:
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(12)
 def test_a_column_that_must_travel_as_text_may_come_later(followed: Followed) -> None:
     followed.run("create type pair as (a int, b text); create table t (id int primary key, v bytea)")
     followed.run("insert into t values (1, '\\x00ff')")
@@ -145,6 +149,7 @@ def test_a_column_that_must_travel_as_text_may_come_later(followed: Followed) ->
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(24)
 @pytest.mark.parametrize("name", ['"Select"', '"a b.c%d"', '"ünï"', f'"{"n" * 63}"', '"_op"'])
 def test_any_name_of_a_column(followed: Followed, name: str) -> None:
     """Case 24."""
@@ -196,6 +201,7 @@ ANY = {
 _row = st.fixed_dictionaries({name: st.one_of(st.none(), values) for name, (_, values) in ANY.items()})
 
 
+@pytest.mark.cdc_case(13)
 @pytest.mark.parametrize("form", ["binary", "text"])
 def test_any_value_of_any_type(followed: Followed, form: str) -> None:
     """Case 13: rows that nobody thought of, as snapshot, insert, update, moved key; in both forms of the stream."""
@@ -231,6 +237,7 @@ def test_any_value_of_any_type(followed: Followed, form: str) -> None:
     hold()
 
 
+@pytest.mark.cdc_case(5)
 def test_a_source_with_another_encoding(followed: Followed) -> None:
     """Case 5: what is one byte there is two here, in values and in names."""
     name = f"{followed.database.dbname}_latin"

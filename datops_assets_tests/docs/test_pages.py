@@ -68,7 +68,7 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "pipeline-document.md"])
+@pytest.mark.parametrize("name", ["cli.md", "pipeline-document.md", "cdc-cases.md"])
 def test_a_written_reference_says_what_the_code_says(reference, name):
     """When this fails: `make docs`."""
     page = reference.REFERENCE / name
