@@ -24,6 +24,7 @@ from datops_assets.postgres.migrations import upgrade
 from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.warehouse import Warehouse, check_version, parse_url
 
+pytest.register_assert_rewrite("datops_assets.testing.sources")
 _TEST_URL = os.environ.get("DATOPS_TEST_WAREHOUSE_URL")
 _TEMPLATE = "datops_test_template"
 
@@ -90,6 +91,12 @@ def database(server: Warehouse, template: str) -> Iterator[Warehouse]:
     _execute(server, f"create database {name} template {template} strategy file_copy")
     yield server.at(name)
     _execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def datops_database(database: Warehouse) -> Warehouse:
+    """The fresh database, by the name that the suites for authors know it by."""
+    return database
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ class CopyDelivery(Delivery):
 class Source(ABC, Generic[TableT]):
     """Where rows come from. Five promises, and two that a source may leave alone.
 
-    The shared suite `SourceContract` in the tests checks them. A context manager: what it holds open
+    `datops_assets.testing.sources` checks them. A context manager: what it holds open
     it closes at the end.
     """
 

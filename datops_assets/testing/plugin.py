@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from datops_assets.resources.warehouse import Warehouse
 
 
+# A failing assertion of the shared suites shows its values, as one of a test module does.
+pytest.register_assert_rewrite("datops_assets.testing.sources")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers of the shared suites, for runs with --strict-markers."""
+    config.addinivalue_line("markers", "source_suite: what every source has to hold")
+    config.addinivalue_line("markers", "slow: minutes instead of seconds")
+
+
 @pytest.fixture(scope="session")
 def datops_server() -> Iterator[Warehouse]:
     """A PostgreSQL of its own in a temporary folder, for the whole test run."""
@@ -42,13 +52,21 @@ def datops_server() -> Iterator[Warehouse]:
 
 
 @pytest.fixture
-def datops_warehouse(datops_server: Warehouse) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a fresh warehouse, with all schemas and the catalogue; gone after the test."""
+def datops_database(datops_server: Warehouse) -> Iterator[Warehouse]:
+    """A fresh warehouse, with all schemas and the catalogue; gone after the test."""
     from datops_assets.postgres.migrations import upgrade
     from datops_assets.resources.scratch_database import scratch_database
 
-    with scratch_database(datops_server) as database, database.connect() as conn:
-        upgrade(conn)
+    with scratch_database(datops_server) as database:
+        with database.connect() as conn:
+            upgrade(conn)
+        yield database
+
+
+@pytest.fixture
+def datops_warehouse(datops_database: Warehouse) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the fresh warehouse."""
+    with datops_database.connect() as conn:
         yield conn
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,20 @@ from datops_assets_tests.docs.markdown import PROJECT, Block, list_blocks, list_
 
 BLOCKS = [block for page in list_pages() for block in list_blocks(page)]
 RUN_LIMIT_S = 300
-LONG = {("tutorials", "pipelines.md"), ("sources", "databases.md"), ("docs", "backup.md")}
+LONG = {
+    ("tutorials", "pipelines.md"),
+    ("sources", "databases.md"),
+    ("sources", "write-a-source.md"),
+    ("docs", "backup.md"),
+}
+
+
+PACKAGES = {"write-a-source.md"}
+"""Pages that write a package and install it; `datops validate` there holds what is written for it."""
 
 
 def _is_pipeline(block: Block) -> bool:
-    if block.language != "yaml":
+    if block.language != "yaml" or block.page.name in PACKAGES:
         return False
     values = yaml.safe_load(block.text)
     return isinstance(values, dict) and bool({"pipeline", "source_systems"} & values.keys())
@@ -99,7 +109,15 @@ def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("DATOPS_", "PG"))
     }
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    programs = Path(sys.executable).parent
+    if page.name in PACKAGES:
+        programs = _environment_of_its_own(tmp_path / ".venv")
+        environment |= {
+            "VIRTUAL_ENV": str(tmp_path / ".venv"),
+            "UV_OFFLINE": "1",
+            "UV_NO_BUILD_ISOLATION": "1",
+        }
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     try:
         for block in list_blocks(page):
             if block.title:
@@ -119,3 +137,16 @@ def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
         subprocess.run(
             ["datops", "warehouse", "stop"], cwd=tmp_path, env=environment, capture_output=True, check=False
         )
+
+
+def _environment_of_its_own(folder: Path) -> Path:
+    """An environment that sees all of this one, for a package to be installed in; returns its programs."""
+    uv = [sys.executable, "-m", "uv", "venv", "--quiet", "--offline", "--python", sys.executable, str(folder)]
+    subprocess.run(uv, check=True, timeout=60)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    datops = folder / "bin" / "datops"
+    datops.write_text(f"#!{folder / 'bin' / 'python'}\nfrom datops_assets.cli import main\n\nmain()\n")
+    datops.chmod(0o755)
+    (folder / "bin" / "uv").symlink_to(Path(sys.executable).parent / "uv")
+    return folder / "bin"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,12 +46,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def datops(packages: Path, project: Path):
-    """The command, where the packages are installed."""
+def python(packages: Path, project: Path):
+    """Python, where the packages are installed."""
 
     def run(*arguments: str, code: int = 0) -> str:
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), str(EXAMPLE.parents[1])])}
-        command = [sys.executable, "-c", "from datops_assets.cli import main; main()", *arguments]
+        command = [sys.executable, *arguments]
         done = subprocess.run(
             command, cwd=project, env=variables, capture_output=True, text=True, timeout=120
         )
@@ -58,6 +59,17 @@ def datops(packages: Path, project: Path):
         return done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def datops(python):
+    """The command, where the packages are installed."""
+    return partial(python, "-c", "from datops_assets.cli import main; main()")
+
+
+def test_its_own_tests_pass(python, project):
+    tests = shutil.copy(EXAMPLE / "test_calendar.py", project)
+    assert "6 passed" in python("-m", "pytest", "-q", str(tests))
 
 
 def test_plug_ins_are_listed_and_a_broken_one_says_why(datops):

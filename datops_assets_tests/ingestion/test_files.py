@@ -10,8 +10,8 @@ import pytest
 
 from datops_assets.errors import DeclarationError
 from datops_assets.ingestion import CsvOptions, FilePartition, FileSource, FileTable
+from datops_assets.testing.sources import SourceContract
 from datops_assets_tests.ingestion.conftest import Lab
-from datops_assets_tests.ingestion.source_contract import SourceContract
 
 
 class TestFileSource(SourceContract):

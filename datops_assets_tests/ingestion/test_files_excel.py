@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datops_assets.ingestion import ExcelOptions, FileSource, FileTable
+from datops_assets.testing.sources import SourceContract
 from datops_assets_tests.ingestion.conftest import Lab
-from datops_assets_tests.ingestion.source_contract import SourceContract
 
 
 def workbook(*sheets: tuple[str, list[list[Any]]]) -> openpyxl.Workbook:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from datops_assets.errors import SourceRefusedError
 from datops_assets.ingestion import FileSource, FileTable
 from datops_assets.ingestion.typed_file import driver
+from datops_assets.testing.sources import SourceContract
 from datops_assets_tests.ingestion.conftest import Lab
-from datops_assets_tests.ingestion.source_contract import SourceContract
 from datops_assets_tests.ingestion.test_parquet_load import TEXTS, back_as, bronze_column
 
 UTC = dt.UTC

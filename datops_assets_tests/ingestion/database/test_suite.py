@@ -14,9 +14,8 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from datops_assets.ingestion import Source
 from datops_assets.ingestion.database import Address, DatabaseTable, open_database
 from datops_assets.resources.warehouse import Warehouse
+from datops_assets.testing.sources import FarSide, SourceContract, SourceSuite
 from datops_assets_tests.ingestion.database.conftest import MariaShop, Shop
-from datops_assets_tests.ingestion.source_contract import SourceContract
-from datops_assets_tests.ingestion.source_suite import FarSide, SourceSuite
 
 
 def opened(url: str, cursor: str | None = None) -> tuple[Source[Any], DatabaseTable]:
@@ -125,7 +124,6 @@ class PostgresFarSide(FarSide):
             conn.execute(statement, values)  # type: ignore[call-overload]
 
 
-@pytest.mark.source_suite
 class TestPostgresSuite(SourceSuite):
     """Whole tables."""
 
@@ -135,7 +133,6 @@ class TestPostgresSuite(SourceSuite):
         return PostgresFarSide(shop_db)
 
 
-@pytest.mark.source_suite
 class TestPostgresByCursorSuite(SourceSuite):
     """Only what is past the watermark."""
 
@@ -149,7 +146,6 @@ class TestPostgresByCursorSuite(SourceSuite):
     test_a_column_more_between_two_readings = None  # rows that were read are not read again
 
 
-@pytest.mark.source_suite
 @pytest.mark.slow  # SQLite goes the same way in CI
 class TestMariaDbSuite(SourceSuite):
     """Whole tables."""
@@ -160,7 +156,6 @@ class TestMariaDbSuite(SourceSuite):
         return MariaDbFarSide(maria.url)
 
 
-@pytest.mark.source_suite
 class TestSqliteSuite(SourceSuite):
     """Whole tables."""
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from datops_assets.ingestion import Source, rest
+from datops_assets.testing.sources import FarSide, SourceContract, SourceSuite
 from datops_assets_tests.ingestion.rest.conftest import RestLab
 from datops_assets_tests.ingestion.rest.server import Api, Asked, Reply
-from datops_assets_tests.ingestion.source_contract import SourceContract
-from datops_assets_tests.ingestion.source_suite import FarSide, SourceSuite
 
 TOKEN = "right-and-secret"
 PAGE = 1000
@@ -83,7 +82,6 @@ class RestFarSide(FarSide):
         return "eleven"
 
 
-@pytest.mark.source_suite
 class TestWholeSuite(SourceSuite):
     """All pages each time."""
 

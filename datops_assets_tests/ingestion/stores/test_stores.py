@@ -23,8 +23,8 @@ from datops_assets.ingestion import FileSource, FileTable, Landing, TextDelivery
 from datops_assets.ingestion.http_store import HttpStore
 from datops_assets.ingestion.remote import RemoteStore
 from datops_assets.ingestion.store import Store
+from datops_assets.testing.sources import SourceContract
 from datops_assets_tests.ingestion.conftest import Lab
-from datops_assets_tests.ingestion.source_contract import SourceContract
 from datops_assets_tests.ingestion.stores.servers import (
     BUCKET,
     HOST,

@@ -10,7 +10,7 @@ import pytest
 
 from datops_assets.ingestion import FileSource, FileTable, Source, SourceTable
 from datops_assets.ingestion.remote import RemoteStore
-from datops_assets_tests.ingestion.source_suite import FEW, FarSide, Rig, SlowOrCutProxy, SourceSuite
+from datops_assets.testing.sources import FEW, FarSide, Rig, SlowOrCutProxy, SourceSuite
 from datops_assets_tests.ingestion.stores.servers import BUCKET, HOST, S3, s3_server
 
 NAME = "orders.csv"
@@ -73,7 +73,6 @@ class Bucket(FarSide):
         return {"options": self._s3.options_by(address or (HOST, self._s3.port))}
 
 
-@pytest.mark.source_suite
 class TestFolderSuite(SourceSuite):
     """Files on a disk."""
 
@@ -83,7 +82,6 @@ class TestFolderSuite(SourceSuite):
         return Folder(tmp_path / "landing")
 
 
-@pytest.mark.source_suite
 @pytest.mark.slow  # files on disk keep the same promises in CI, by the same code
 class TestBucketSuite(SourceSuite):
     """Objects of an S3 server, which asks nobody for a signature."""
