@@ -38,7 +38,24 @@ class BronzeColumn:
     @property
     def is_json(self) -> bool:
         """Whether it was delivered as JSON (CSV fields in `_more` are JSON strings)."""
-        return self.in_more or self.type == "json"
+        return self.in_more or self.type in ("json", "jsonb")
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it was delivered as an array of PostgreSQL."""
+        return not self.in_more and self.type.endswith("[]")
+
+    @property
+    def may_be_unreadable(self) -> bool:
+        """Whether text taken out of it may be none; what jsonb could not decode it never took."""
+        return self.is_json and (self.in_more or self.type != "jsonb")
+
+    @property
+    def is_json_null(self) -> Composable:
+        """A condition: the value is JSON's null."""
+        return SQL("{}({}) = 'null'").format(
+            SQL("json_typeof" if self.may_be_unreadable else "jsonb_typeof"), self.value
+        )
 
 
 @dataclass(frozen=True)

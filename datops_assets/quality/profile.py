@@ -435,7 +435,7 @@ def _guesses(column: BronzeColumn, values: Sequence[str], distinct: float) -> li
     """What could hold for every value, best first; the last is text, which always does."""
     if column.type in _TYPED or column.type.startswith("numeric"):
         return [Guess(_TYPED.get(column.type, column.type)), Guess("text")]
-    if column.type == "json" and any(value[:1] in ("{", "[") for value in values):
+    if column.type in ("json", "jsonb") and any(value[:1] in ("{", "[") for value in values):
         return [Guess("json"), Guess("text")]
     if not values:
         return [Guess("text")]

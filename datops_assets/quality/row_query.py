@@ -39,8 +39,9 @@ _SAME = {
     "uuid": {"uuid"},
     "bytea": {"bytea"},
 }
-# What PostgreSQL's types hold beyond the table of types: years past 9999 or before 0001, infinity, 24:00.
+# What PostgreSQL's types hold beyond the table of types: NaN, infinity, years past 9999 or before 0001, 24:00.
 _HELD: dict[str, LiteralString] = {
+    "numeric": "{} not in ('NaN', 'Infinity', '-Infinity')",
     "date": "{} between '0001-01-01'::date and '9999-12-31'::date",
     "time": "{} < '24:00'::time",
     "timestamp": "{0} >= '0001-01-01'::timestamp and {0} < '10000-01-01'::timestamp",
@@ -88,8 +89,8 @@ class RowQuery:
                     "exists (select from json_each({}) as e where e.key <> all ({}::text[])"
                     " and json_typeof(e.value) <> 'null')"
                 ).format(value, sql.Literal(listed))
-            elif self.delivered.types[name] == "json":
-                fails = SQL("json_typeof({}) <> 'null'").format(value)
+            elif self.delivered.types[name] in ("json", "jsonb"):
+                fails = SQL("json_typeof(({})::json) <> 'null'").format(value)
             else:
                 fails = SQL("{} is not null").format(value)
             reason = f"{name}: {NOT_IN_CONTRACT}"
@@ -179,7 +180,9 @@ class RowQuery:
 
     def _decoded(self, name: str, rule: ColumnRule) -> list[BronzeColumn]:
         """Delivered JSON whose text is taken out of it; a json column takes it as it is."""
-        return [column for column in self.made_of[name] if column.is_json and rule.kind.name != "json"]
+        if rule.kind.name == "json":
+            return []
+        return [column for column in self.made_of[name] if column.may_be_unreadable]
 
     def _typed(self, loads: Sequence[int], scope: Composable | None) -> Composable:
         outputs: list[Composable] = [SQL("r.*")]
@@ -201,10 +204,18 @@ class RowQuery:
         """The value itself, where bronze already holds the type; None where text must be judged."""
         if rule.from_ or rule.formats or rule.clean or not self.made_of[name]:
             return None
-        accepted = {"json"} if rule.kind.name == "json" else _SAME.get(rule.kind.name, set())
-        if not all(column.type in accepted and not column.in_more for column in self.made_of[name]):
+        accepted = _SAME.get(rule.kind.name, set())
+        if rule.kind.name == "json":
+            known = all((column.is_json or column.is_array) for column in self.made_of[name])
+        else:
+            known = all(column.type in accepted for column in self.made_of[name])
+        if not known or any(column.in_more for column in self.made_of[name]):
             return None
-        values = [_carried(self.delivered.physical.index(column.name)) for column in self.made_of[name]]
+        values: list[Composable] = [
+            _carried(self.delivered.physical.index(column.name)) for column in self.made_of[name]
+        ]
+        if rule.kind.name == "json":
+            values = [SQL("to_json({})").format(value) for value in values]
         value = SQL("coalesce({})::{}").format(SQL(", ").join(values), rule.kind.postgres)
         held = _HELD.get(rule.kind.name)
         return SQL("case when {} then {} end").format(SQL(held).format(value), value) if held else value
@@ -278,7 +289,7 @@ class RowQuery:
             not rule.clean
             and not rule.from_
             and len(self.made_of[name]) < 2
-            and not any(c.is_json for c in self.made_of[name])
+            and not any(c.is_json or c.is_array for c in self.made_of[name])
             for name, rule in self.subject.contract.columns.items()
         )
         return not plain
@@ -288,7 +299,7 @@ class RowQuery:
         if rule.from_:
             return SQL("l.{}").format(raw(position))
         values = [
-            _json_text(column, rule) if column.is_json else _plain_text(column)
+            _json_text(column, rule) if column.is_json else _plain_text(column, rule)
             for column in self.made_of[name]
         ]
         if not values:
@@ -320,7 +331,11 @@ def _carried(position: int) -> sql.Identifier:
     return sql.Identifier(f"_b{position}")
 
 
-def _plain_text(column: BronzeColumn) -> Composable:
+def _plain_text(column: BronzeColumn, rule: ColumnRule) -> Composable:
+    if column.is_array and rule.kind.name == "json":
+        return SQL("to_json({})::text").format(column.value)
+    if column.type == "bytea":
+        return SQL("'\\x' || encode({}, 'hex')").format(column.value)  # a role may print bytes in another way
     if column.type.startswith("numeric"):
         # A later delivery may give bronze a larger scale; 1 must not become 1.00 by it.
         return SQL("trim_scale({})::text").format(column.value)
@@ -330,8 +345,11 @@ def _plain_text(column: BronzeColumn) -> Composable:
 def _json_text(column: BronzeColumn, rule: ColumnRule) -> Composable:
     """The text of a JSON scalar, or the JSON text itself for a json column; NULL for JSON's null."""
     if rule.kind.name == "json":
-        return SQL("case when json_typeof({0}) <> 'null' then ({0})::text end").format(column.value)
-    return SQL("case when {} then null else ({}) #>> '{{}}' end").format(_unreadable(column), column.value)
+        return SQL("case when not {} then ({})::text end").format(column.is_json_null, column.value)
+    text = SQL("({}) #>> '{{}}'").format(column.value)
+    if not column.may_be_unreadable:
+        return text
+    return SQL("case when {} then null else {} end").format(_unreadable(column), text)
 
 
 def _unreadable(column: BronzeColumn) -> Composable:

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 
 from datops_assets.postgres import lazy_sql as sql
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Part of every contract's version: raise it when a verdict of this table changes."""
 
 _INTEGER = r"[+-]?[0-9]+(\.0+)?"

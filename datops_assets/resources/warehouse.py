@@ -101,8 +101,13 @@ class Warehouse:
             conn = psycopg.connect(**wanted)
             # Asked of what the server reported at login, so our own server costs no round trip.
             reported = conn.info.parameter_status
-            if reported("TimeZone") != "UTC" or not (reported("DateStyle") or "").startswith("ISO"):
-                conn.execute("set timezone = 'UTC'; set datestyle = 'ISO, YMD'")
+            wanted_style = (reported("DateStyle") or "").startswith("ISO") and (
+                reported("IntervalStyle") == "postgres"
+            )
+            if reported("TimeZone") != "UTC" or not wanted_style:
+                conn.execute(
+                    "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'"
+                )
                 if not conn.autocommit:
                     conn.commit()
         return conn
