@@ -19,7 +19,8 @@ from datops_assets.backup.artefacts import Artefact, Member
 from datops_assets.backup.encryption import Keys
 from datops_assets.errors import BackupDamagedError
 
-FORMAT = 1
+FORMAT = 2
+"""2: content hashes by value, see facts.py."""
 Kind = Literal["logical", "full", "incremental"]
 _ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
@@ -109,7 +110,9 @@ def read_manifest(text: bytes | str, place: str, keys: Keys | None = None) -> Ma
         body = _canonical(values)
         said_format = values.pop("format")
         if said_format != FORMAT:
-            raise BackupDamagedError(f"{place} has format {said_format}; a newer datops reads it")
+            raise BackupDamagedError(
+                f"{place} has format {said_format}, expected {FORMAT}: another version of datops reads it"
+            )
         manifest = _parse(values)
     except BackupDamagedError:
         raise
