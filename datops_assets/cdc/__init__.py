@@ -10,6 +10,7 @@ from datops_assets.cdc.snapshot import Snapshot, take_snapshot
 from datops_assets.cdc.status import SlotStatus, has_news, read_slot
 from datops_assets.cdc.streaming import Progress, stream_changes
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, find_stream, lease
+from datops_assets.cdc.view import renew_view
 
 __all__ = [
     "ChangeStream",
@@ -26,6 +27,7 @@ __all__ = [
     "lease",
     "preflight",
     "read_slot",
+    "renew_view",
     "stream_changes",
     "take_snapshot",
 ]

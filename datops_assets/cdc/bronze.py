@@ -15,6 +15,7 @@ from psycopg import sql
 
 from datops_assets.cdc.source import SourceColumn
 from datops_assets.cdc.splice import META_COLUMNS
+from datops_assets.cdc.view import view_follows
 from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import warehouse_name
 
@@ -113,16 +114,19 @@ def renew_mirror(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
     """Make the mirror empty and of the source's columns, in the caller's transaction; the log stays.
 
     Where its columns are the right ones it is emptied and not made again, so that views on it live on.
+    Silver's own view on it is made again with it.
 
-    raises     LoadRefusedError: it is to have other columns, and views stand on it
+    raises     LoadRefusedError: it is to have other columns, and other views stand on it
     """
     held = [(name, kind) for name, kind in columns_of(conn, table.mirror).items()]
     same_key = key_of(conn, table.mirror) == set(table.key)
     if same_key and held == [(column.name, column.type) for column in table.columns]:
         conn.execute(sql.SQL("truncate {}").format(table.mirror))
-    else:
+        create_tables(conn, table)
+        return
+    with view_follows(conn, table.source, table.name):
         _drop(conn, table, table.mirror)
-    create_tables(conn, table)
+        create_tables(conn, table)
 
 
 def _drop(conn: psycopg.Connection[Any], table: FollowedTable, which: sql.Identifier) -> None:

@@ -67,13 +67,15 @@ def resync(name: StreamName = None, config: Config = None, as_json: Json = False
 
 @app.command()
 def drain(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
-    """Bring all changes that were committed by now into bronze; copy the tables first where they never were."""
+    """Bring all changes that were committed by now into bronze and silver; copy tables first that never were."""
     from datops_assets.components.catalogue import open_catalogue
     from datops_assets.components.streams.component import follow_once
+    from datops_assets.components.streams.silver import bring_to_silver
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
         done, _, slot = follow_once(catalogue, document)
+        bring_to_silver(catalogue, document)
     result = {**dataclasses.asdict(done), "slot": dataclasses.asdict(slot) if slot else None}
     if as_json:
         say_json(result)

@@ -89,12 +89,9 @@ class Retries(Part):
     delay_s: float = Field(10, gt=0, le=3600, description="Wait before the second try; doubles after that.")
 
 
-class TableDocument(Part):
-    """One table: what of the source it is, what silver demands. Each kind of source adds its own keys."""
+class JudgedTable(Part):
+    """What silver demands of one table, wherever its rows come from."""
 
-    load: Disposition = Field(
-        "append", description="What a delivery does to those before it: see [below](#what-load-means)."
-    )
     rename: dict[str, Name] = Field(default_factory=dict, description="Delivered name: contract name.")
     schema_policy: Literal["evolve", "freeze", "quarantine"] = Field(
         "evolve",
@@ -110,34 +107,8 @@ class TableDocument(Part):
     tags: Tags = Field(default_factory=dict)
     freshness: Freshness | None = None
 
-    @property
-    def delivered_as(self) -> str:
-        """Say what of the source it is, for people: a pattern, a table, a path."""
-        raise NotImplementedError
-
-    @property
-    def technology(self) -> str:
-        """Name what it comes as, for the asset's icon: csv, postgres, rest."""
-        raise NotImplementedError
-
-    @property
-    def days(self) -> DailyPartition | None:
-        """Its daily partitions; None where what it delivers belongs to no day."""
-        return None
-
-    @property
-    def disposition(self) -> Disposition:
-        """What a delivery does to those before it, where the document leaves it open too."""
-        return self.load
-
     @model_validator(mode="after")
-    def _key_where_needed(self) -> TableDocument:
-        if self.load in ("merge", "snapshot") and not (self.contract and self.contract.key):
-            raise ValueError(f"load: {self.load} has no key to go by, expected `contract: {{key: [...]}}`")
-        return self
-
-    @model_validator(mode="after")
-    def _known_columns(self) -> TableDocument:
+    def _known_columns(self) -> JudgedTable:
         if self.schema_policy == "quarantine" and self.contract is None:
             raise ValueError("schema: quarantine has no columns to go by, expected a `contract:`")
         if self.tests and self.contract is None:
@@ -145,7 +116,7 @@ class TableDocument(Part):
         return self
 
     @model_validator(mode="after")
-    def _renamed_to_columns(self) -> TableDocument:
+    def _renamed_to_columns(self) -> JudgedTable:
         if self.contract is None:
             return self
         columns = ", ".join(self.contract.columns)
@@ -175,6 +146,49 @@ class TableDocument(Part):
                 f"a rule is called {CONTRACT_CHECK}, expected another name: the columns' check has it"
             )
         return contract
+
+    def references(self, source: str) -> list[tuple[str, str]]:
+        """(source, table) of every silver table that the contract's rules look into; `source` is this table's."""
+        found = []
+        for rule in self.contract.rules if self.contract else ():
+            if isinstance(rule, ReferringRule):
+                other, _, name = rule.references.rpartition(".")
+                found.append((other or source, name))
+        return list(dict.fromkeys(found))
+
+
+class TableDocument(JudgedTable):
+    """One table: what of the source it is, what silver demands. Each kind of source adds its own keys."""
+
+    load: Disposition = Field(
+        "append", description="What a delivery does to those before it: see [below](#what-load-means)."
+    )
+
+    @property
+    def delivered_as(self) -> str:
+        """Say what of the source it is, for people: a pattern, a table, a path."""
+        raise NotImplementedError
+
+    @property
+    def technology(self) -> str:
+        """Name what it comes as, for the asset's icon: csv, postgres, rest."""
+        raise NotImplementedError
+
+    @property
+    def days(self) -> DailyPartition | None:
+        """Its daily partitions; None where what it delivers belongs to no day."""
+        return None
+
+    @property
+    def disposition(self) -> Disposition:
+        """What a delivery does to those before it, where the document leaves it open too."""
+        return self.load
+
+    @model_validator(mode="after")
+    def _key_where_needed(self) -> TableDocument:
+        if self.load in ("merge", "snapshot") and not (self.contract and self.contract.key):
+            raise ValueError(f"load: {self.load} has no key to go by, expected `contract: {{key: [...]}}`")
+        return self
 
 
 class TransformDocument(Part):
@@ -255,15 +269,7 @@ class PipelineDocument(Part):
 
     def references(self, table: str) -> list[tuple[str, str]]:
         """(source, table) of every silver table that `table`'s rules look into."""
-        contract = self.tables[table].contract
-        if contract is None:
-            return []
-        found = []
-        for rule in contract.rules:
-            if isinstance(rule, ReferringRule):
-                source, _, name = rule.references.rpartition(".")
-                found.append((source or self.pipeline, name))
-        return list(dict.fromkeys(found))
+        return self.tables[table].references(self.pipeline)
 
     def _upstream(self, table: str) -> set[str]:
         """Tables of this document that `table` depends on, itself only where there is a cycle."""

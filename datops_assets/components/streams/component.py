@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg  # annotations stay evaluated here: Dagster reads those of a step
 from pydantic import Field
 
+from datops_assets.components.automation import TO_SILVER
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.components.streams.document import StreamDocument, read_stream
+from datops_assets.components.streams.silver import about, silver_assets
 from datops_assets.config.settings import find_project_root, read_settings
 from datops_assets.errors import DatopsError
 
@@ -44,13 +46,14 @@ class ChangeStream(dg.Component, dg.Model, dg.Resolvable):
 
 def stream_definitions(document: StreamDocument) -> dg.Definitions:
     """Everything Dagster holds for one stream."""
+    assets = [_assets(document), *silver_assets(document)]
     job = dg.define_asset_job(
         job_name(document),
-        selection=dg.AssetSelection.assets(*(spec.key for spec in _specs(document))),
-        description=document.description or f"Bring the changes of {document.stream} into bronze.",
-        tags={"datops/stream": document.stream, "datops/team": document.team},
+        selection=dg.AssetSelection.assets(*(key for asset in assets for key in asset.keys)),
+        description=document.description or f"Bring the changes of {document.stream} into bronze and silver.",
+        tags={"datops/stream": document.stream, "datops/team": document.team, **TO_SILVER},
     )
-    return dg.Definitions(assets=[_assets(document)], jobs=[job], sensors=[_sensor(document)])
+    return dg.Definitions(assets=assets, jobs=[job], sensors=[_sensor(document)])
 
 
 def job_name(document: StreamDocument) -> str:
@@ -61,25 +64,21 @@ def job_name(document: StreamDocument) -> str:
 def _specs(document: StreamDocument) -> list[dg.AssetSpec]:
     specs = []
     for name, table in document.tables.items():
-        about: dict[str, Any] = {
-            "group_name": "bronze",
-            "kinds": {"postgres"},
-            "owners": list(table.owners or document.owners or [f"team:{document.team}"]),
-            "tags": {"layer": "bronze", **table.tags},
-        }
         mirror, changes = f"bronze.{document.stream}_{name}", f"bronze.{document.stream}_{name}_changes"
         specs += [
             dg.AssetSpec(
                 ["bronze", document.stream, name],
                 description=table.description or f"{name} of {document.stream} as it is there now.",
                 metadata={"dagster/relation_identifier": mirror},
-                **about,
+                kinds={"postgres"},
+                **about(document, table, "bronze"),
             ),
             dg.AssetSpec(
                 ["bronze", document.stream, f"{name}_changes"],
                 description=f"Every change of {name} of {document.stream}, in commit order.",
                 metadata={"dagster/relation_identifier": changes},
-                **about,
+                kinds={"postgres"},
+                **about(document, table, "bronze"),
             ),
         ]
     return specs

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from datops_assets.components.document import Part
 from datops_assets.components.sources.database import DatabaseSource, address_of
 from datops_assets.components.sources.templates import unset_problems
-from datops_assets.components.texts import Owner, TableName, Tags
+from datops_assets.components.texts import Name, Owner, TableName, Tags
 from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.errors import DeclarationError
 from datops_assets.postgres.names import warehouse_name
@@ -35,6 +35,10 @@ class StreamTable(Part):
 
     table: str | None = Field(
         None, description="Its name there, `schema.name` or `name`; default: as it is called here."
+    )
+    silver: Literal["view"] | None = Field(None, description="`view`: silver shows the mirror as it is.")
+    rename: dict[str, Name] = Field(
+        default_factory=dict, description="Column there: its name in silver; default: in snake_case."
     )
     description: str | None = None
     owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")

@@ -1,0 +1,74 @@
+"""What stands in silver of a stream: one step a table, after the mirror moved.
+
+Belongs here: the assets, and what they show. Does not: bronze (component.py), how a view or a verdict
+comes about (cdc, quality).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg  # annotations stay evaluated here: Dagster reads those of a step
+
+from datops_assets.components.automation import WHEN_BRONZE_CHANGED
+from datops_assets.components.catalogue import Catalogue, open_catalogue
+from datops_assets.components.failures import failing_as_dagster
+from datops_assets.components.streams.document import StreamDocument
+
+if TYPE_CHECKING:
+    from datops_assets.components.streams.document import StreamTable
+
+
+def silver_assets(document: StreamDocument) -> list[dg.AssetsDefinition]:
+    """The assets of all tables that have something in silver."""
+    return [_view_asset(document, name) for name, table in document.tables.items() if table.silver == "view"]
+
+
+def bring_to_silver(catalogue: Catalogue, document: StreamDocument) -> None:
+    """Do what the assets of silver do, for whoever has no Dagster running."""
+    for name, table in document.tables.items():
+        if table.silver == "view":
+            show_table(catalogue, document, name)
+
+
+def about(document: StreamDocument, table: "StreamTable", layer: str) -> dict[str, Any]:
+    """What every asset of a table says of itself."""
+    return {
+        "group_name": layer,
+        "owners": list(table.owners or document.owners or [f"team:{document.team}"]),
+        "tags": {"layer": layer, **table.tags},
+    }
+
+
+def _view_asset(document: StreamDocument, name: str) -> dg.AssetsDefinition:
+    table = document.tables[name]
+    spec = dg.AssetSpec(
+        ["silver", document.stream, name],
+        deps=[["bronze", document.stream, name]],
+        kinds={"postgres", "view"},
+        description=table.description
+        or f"{name} of {document.stream} as it is there now, under silver's names.",
+        metadata={"dagster/relation_identifier": f"silver.{document.stream}_{name}"},
+        automation_condition=WHEN_BRONZE_CHANGED,
+        **about(document, table, "silver"),
+    )
+
+    @dg.multi_asset(
+        name=f"silver__{document.stream}__{name}", specs=[spec], op_tags={"datops/stream": document.stream}
+    )
+    def show() -> Iterator[dg.MaterializeResult[Any]]:
+        with failing_as_dagster(), open_catalogue() as catalogue:
+            columns = show_table(catalogue, document, name)
+        schema = dg.TableSchema([dg.TableColumn(column, type=type_) for column, type_ in columns.items()])
+        yield dg.MaterializeResult(metadata={"dagster/column_schema": schema})
+
+    return show
+
+
+def show_table(catalogue: Catalogue, document: StreamDocument, name: str) -> dict[str, str]:
+    """Let the table's view show the mirror as it is now; returns its columns and their types.
+
+    raises    LoadRefusedError: the view cannot be made
+    """
+    from datops_assets.cdc import renew_view
+
+    return renew_view(catalogue.conn, document.stream, name, document.tables[name].rename)
