@@ -145,6 +145,62 @@ class _Hashing:
         return data
 
 
+class Packing:
+    """One artefact that is being written: files are added, then it is finished or abandoned."""
+
+    def __init__(
+        self, artefact: str, place: str, destinations: Sequence[Destination], key: Key | None, failed: dict[str, str]
+    ) -> None:  # fmt: skip
+        """Begin it.
+
+        place      where the artefact stands, `<backup>/<id>/<artefact>`: part of its encryption
+        failed     destinations that are left out, with the reason; added to
+        """
+        import pyarrow as pa
+
+        self._name, self._fan = artefact, Fan(destinations, place, failed)
+        self.members: list[Member] = []
+        try:
+            self._encrypting = EncryptingWriter(self._fan, key, place) if key else None
+            self._compressor: Any = pa.CompressedOutputStream(
+                pa.PythonFile(_Sink(self._encrypting or self._fan), mode="w"), "zstd"
+            )
+            self._tar = tarfile.open(  # type: ignore[call-overload]  # noqa: SIM115 - closed by finish and abandon
+                fileobj=self._compressor, mode="w|", bufsize=_PIECE_BYTES, copybufsize=_PIECE_BYTES
+            )
+        except BaseException:
+            self._fan.abandon()
+            raise
+
+    @property
+    def plain_bytes(self) -> int:
+        """Bytes of all files so far, unpacked."""
+        return sum(member.bytes for member in self.members)
+
+    def add(self, name: str, size: int, content: Reader) -> Member:
+        """Add a file of `size` bytes. Raises BackupError: no destination is left, or the content ended early."""
+        about = tarfile.TarInfo(name)
+        about.size = size
+        hashing = _Hashing(content)
+        self._tar.addfile(about, hashing)
+        member = Member(name, hashing.sha256.hexdigest(), size)
+        self.members.append(member)
+        return member
+
+    def finish(self) -> Artefact:
+        """Make it appear at every destination that still answers."""
+        self._tar.close()
+        self._compressor.close()
+        if self._encrypting is not None:
+            self._encrypting.close()
+        self._fan.commit()
+        return Artefact(self._name, self._fan.sha256.hexdigest(), self._fan.bytes, tuple(self.members))
+
+    def abandon(self) -> None:
+        """Forget it everywhere."""
+        self._fan.abandon()
+
+
 def pack(
     files: Mapping[str, Path], artefact: str, place: str, destinations: Sequence[Destination], key: Key | None,
     failed: dict[str, str],
@@ -152,39 +208,17 @@ def pack(
     """Write files as one artefact.
 
     files      by their name in the backup
-    place      where the artefact stands, `<backup>/<id>/<artefact>`: part of its encryption
-    failed     destinations that are left out, with the reason; added to
     raises     BackupError: no destination is left. Nothing appears anywhere
     """
-    import pyarrow as pa
-
-    fan = Fan(destinations, place, failed)
+    packing = Packing(artefact, place, destinations, key, failed)
     try:
-        encrypting = EncryptingWriter(fan, key, place) if key else None
-        members = []
-        compressor: Any = pa.CompressedOutputStream(pa.PythonFile(_Sink(encrypting or fan), mode="w"), "zstd")
-        with (
-            compressor as packed,
-            tarfile.open(fileobj=packed, mode="w|", bufsize=_PIECE_BYTES, copybufsize=_PIECE_BYTES) as tar,  # type: ignore[call-overload]
-        ):
-            for name, path in files.items():
-                members.append(_add(tar, name, path))
-        if encrypting is not None:
-            encrypting.close()
-        fan.commit()
+        for name, path in files.items():
+            with path.open("rb") as file:
+                packing.add(name, os.fstat(file.fileno()).st_size, file)
+        return packing.finish()
     except BaseException:
-        fan.abandon()
+        packing.abandon()
         raise
-    return Artefact(artefact, fan.sha256.hexdigest(), fan.bytes, tuple(members))
-
-
-def _add(tar: tarfile.TarFile, name: str, path: Path) -> Member:
-    about = tarfile.TarInfo(name)
-    with path.open("rb") as file:
-        about.size = os.fstat(file.fileno()).st_size
-        hashing = _Hashing(file)
-        tar.addfile(about, hashing)
-    return Member(name, hashing.sha256.hexdigest(), about.size)
 
 
 def unpack(

@@ -95,12 +95,12 @@ class Taken:
 
 def plan_logical(backup: LogicalBackup) -> BackupPlan:
     """Say what a run would do, and what stands in its way."""
-    with backup.server.connect() as conn, _as_source(backup.server):
+    with backup.server.connect() as conn, as_source(backup.server):
         facts.prepare(conn)
-        server_version, size, *_ = _ask(conn)
+        server_version, size, *_ = ask_server(conn)
         tables = facts.read_tables(conn)
     programs = fitting_programs(server_version, backup.pg_bin)
-    free = _free_bytes(backup.staging)
+    free = free_bytes(backup.staging)
     return BackupPlan(
         name=backup.name, kind="logical", database=backup.server.address, server_version=server_version,
         program=f"pg_dump {programs.version}", database_bytes=size, tables=len(tables),
@@ -125,7 +125,7 @@ def take_logical(
         sweep(conn, backup.name, backup.destinations, backup.staging, backup.keys)
         backup_id = new_ulid()
         with (
-            _entered(conn, backup.name, backup_id, "logical", backup.server.address, None, who, why) as (
+            entered(conn, backup.name, backup_id, "logical", backup.server.address, None, who, why) as (
                 started_at,
                 by,
             ),
@@ -140,12 +140,12 @@ def _take(
 ) -> Taken:  # fmt: skip
     begun = time.monotonic()
     with backup.server.connect() as source:
-        server_version, size, in_recovery, system, timeline = _ask(source)
+        server_version, size, in_recovery, system, timeline = ask_server(source)
         problems = _lacks_room(backup, size)
         if problems:
             raise BackupError("; ".join(problems))
         programs = fitting_programs(server_version, backup.pg_bin)
-        with _as_source(backup.server):
+        with as_source(backup.server):
             facts.prepare(source)
             held, snapshot_at, lsn = _dump_with_facts(
                 backup, folder, source, programs, in_recovery=in_recovery
@@ -163,7 +163,7 @@ def _take(
     current = backup.keys.current
     manifest = Manifest(
         backup_id=backup_id, name=backup.name, kind="logical", database=backup.server.address,
-        started_at=started_at, snapshot_at=snapshot_at, finished_at=_now(conn), system_identifier=system,
+        started_at=started_at, snapshot_at=snapshot_at, finished_at=now_of(conn), system_identifier=system,
         timeline=timeline, start_lsn=lsn, end_lsn=lsn, server_version=server_version,
         tools={"pg_dump": programs.version, "datops": version("datops")}, parent=None,
         key_id=current.id if current else None, key_name=current.name if current else None, who=who, why=why,
@@ -244,7 +244,7 @@ def _dump_with_facts(
         "objects": facts.read_objects(source),
         "large_objects": facts.read_large_objects(source),
         "parts": facts.read_parts(source, tables),
-        "database": _database(source),
+        "database": describe_database(source),
         "oids": {table.label: table.oid for table in tables},
     }
     command = [
@@ -272,7 +272,7 @@ def _dump_with_facts(
 
 
 @contextmanager
-def _as_source(server: Server) -> Iterator[None]:
+def as_source(server: Server) -> Iterator[None]:
     """Say of a broken connection that it is the source's. The driver's text may hold values."""
     try:
         yield
@@ -315,7 +315,8 @@ def _data_files(
     return {label: by_oid[oid] for label, oid in oids.items() if oid in by_oid}
 
 
-def _database(conn: psycopg.Connection[Any]) -> dict[str, Any]:
+def describe_database(conn: psycopg.Connection[Any]) -> dict[str, Any]:
+    """Encoding, locale, owner and settings of the database."""
     version_ = conn.info.server_version
     locale: LiteralString = (
         "d.datlocale" if version_ >= 170000 else "d.daticulocale" if version_ >= 150000 else "null"
@@ -326,13 +327,15 @@ def _database(conn: psycopg.Connection[Any]) -> dict[str, Any]:
     return row[0]
 
 
-def _ask(conn: psycopg.Connection[Any]) -> tuple[int, int, bool, int, int]:
+def ask_server(conn: psycopg.Connection[Any]) -> tuple[int, int, bool, int, int]:
+    """Version, bytes of the database, whether in recovery, system identifier, timeline."""
     row = conn.execute(_SERVER).fetchone()
     assert row is not None
     return row
 
 
-def _now(conn: psycopg.Connection[Any]) -> datetime:
+def now_of(conn: psycopg.Connection[Any]) -> datetime:
+    """The server's clock."""
     row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None
     return row[0]
@@ -340,7 +343,7 @@ def _now(conn: psycopg.Connection[Any]) -> datetime:
 
 def _lacks_room(backup: LogicalBackup, size: int) -> list[str]:
     needed = int(size * _SPARE)
-    free = _free_bytes(backup.staging)
+    free = free_bytes(backup.staging)
     lacking = (
         [] if free >= needed else [f"{backup.staging} has {free} bytes free, the dump may need {needed}"]
     )
@@ -353,19 +356,20 @@ def _lacks_room(backup: LogicalBackup, size: int) -> list[str]:
     return lacking
 
 
-def _free_bytes(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """What the disk has left that holds, or will hold, a folder."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 @contextmanager
-def _entered(
+def entered(
     conn: psycopg.Connection[Any], name: str, backup_id: str, kind: str, database: str, parent: str | None,
     who: str | None, why: str,
 ) -> Iterator[tuple[datetime, str]]:  # fmt: skip
     """Enter a run, and note why it failed if it does."""
-    started_at, by = _now(conn), who or _me()
+    started_at, by = now_of(conn), who or _me()
     catalogue.enter_run(conn, backup_id, name, kind, database, parent, started_at, by, why)
     hit("backup.entered")
     try:
@@ -402,7 +406,7 @@ def sweep(
 
     Called with the name's lock held: what says it runs does not.
     """
-    lately = _now(conn) - _LOOKED_FOR
+    lately = now_of(conn) - _LOOKED_FOR
     for entry in catalogue.list_backups(conn, name):
         if entry.state in ("running", "died"):
             shutil.rmtree(staging / entry.backup_id, ignore_errors=True)

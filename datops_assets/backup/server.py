@@ -9,11 +9,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from datops_assets.errors import BackupError, SourceRefusedError, SourceUnreachableError, WarehouseError
 from datops_assets.resources.embedded.programs import Programs, find_programs
@@ -105,6 +107,42 @@ class Server:
         if process.returncode:
             raise self._failed(text, what, process.returncode)
         return text
+
+    @contextmanager
+    def stream(self, command: Sequence[str], what: str) -> Iterator[IO[bytes]]:
+        """What a program writes, while it runs; at the end it must have ended well.
+
+        promise   when the reader stops early, the program is ended before we go on
+        raises    as `run`; also after the reader read everything
+        """
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                command, env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
+                umask=0o077, cwd="/", start_new_session=True,
+            )  # fmt: skip
+            assert process.stdout is not None
+            cut: Exception | None = None
+            try:
+                try:
+                    yield process.stdout
+                except (tarfile.TarError, EOFError, OSError) as error:
+                    cut = error  # what the program says of it comes first
+                if cut is None:
+                    process.wait()
+            finally:
+                if process.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGTERM)
+                process.stdout.close()
+                code = process.wait()
+            said.seek(0)
+            text = said.read(1 << 20).decode("utf-8", "replace")
+        if code > 0:
+            raise self._failed(text, what, code)
+        if cut is not None:
+            raise cut
+        if code:
+            raise BackupError(f"{what}: the program was ended by signal {-code}")
 
     def _failed(self, said: str, what: str, code: int) -> Exception:
         lines = [line for line in said.splitlines() if line.strip() and not _NOISE.match(line)]

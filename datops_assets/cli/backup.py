@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,18 +22,22 @@ Config = Annotated[Path | None, typer.Option("--config", help="A backup document
 BackupId = Annotated[
     str | None, typer.Option("--backup", help="Id of one backup; default: the newest good one.")
 ]
+KindOf = Annotated[
+    Literal["logical", "full", "incremental"],
+    typer.Option("--kind", help="One database as a dump, the whole server, or what changed in it since."),
+]
 At = Annotated[str | None, typer.Option("--at", help="Only the copy at this destination.")]
 
 
 @app.command()
-def plan(name: Name = None, config: Config = None, as_json: Json = False) -> None:
+def plan(name: Name = None, kind: KindOf = "logical", config: Config = None, as_json: Json = False) -> None:
     """Say what a run would do and what stands in its way. Changes nothing."""
     from datops_assets.components.backups.operations import plan_run
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        planned = plan_run(document, catalogue)
+        planned = plan_run(document, catalogue, kind)
     fields = dataclasses.asdict(planned)
     if as_json:
         say_json(fields)
@@ -51,6 +55,7 @@ def plan(name: Name = None, config: Config = None, as_json: Json = False) -> Non
 def run(
     name: Name = None,
     why: Annotated[str, typer.Option(help="Why this backup is taken, for the catalogue.")] = "by hand",
+    kind: KindOf = "logical",
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +65,7 @@ def run(
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        taken = take(document, catalogue, why)
+        taken = take(document, catalogue, why, kind)
     manifest = taken.manifest
     result: dict[str, Any] = {
         "backup_id": manifest.backup_id, "name": manifest.name, "kind": manifest.kind,
@@ -180,7 +185,7 @@ def restore(
         raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
     with open_catalogue() as catalogue:
         target = operations.target_of(document, catalogue, to, password_env).at(database)
-        entry = operations.choose(document, catalogue, backup)
+        entry = operations.choose(document, catalogue, backup, operations.LOGICAL)
         outcome = operations.restore(
             document, catalogue, entry, target, Wanted(schema, table), onto=onto, at=at, apply=apply
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,10 +21,14 @@ from datops_assets.backup.catalogue import BackupEntry, list_backups
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.encryption import Keys, new_key, parse_key
 from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
+from datops_assets.backup.physical import PhysicalBackup
 from datops_assets.backup.server import Server
 from datops_assets.backup.verify import Verified, verify
 from datops_assets.cli import _app
+from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.warehouse import Warehouse
+from datops_assets_tests.backup import physical_server
+from datops_assets_tests.backup.physical_server import Copied
 from datops_assets_tests.conftest import TestWarehouse
 
 _numbers = iter(range(1, 10**9))
@@ -150,3 +157,46 @@ def datops(*arguments: str, expect: int = 0) -> Any:
     answer = CliRunner().invoke(_app(), ["backup", *arguments, "--config", "backup.yaml", "--json"])
     assert answer.exit_code == expect, answer.output
     return json.loads(answer.stdout) if answer.stdout.startswith(("{", "[")) else answer.output
+
+
+@pytest.fixture(scope="session")
+def whole_server() -> Iterator[Server]:
+    """A server of its own: copying the one that all tests share would copy their databases."""
+    folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-whole-", dir="/tmp"))
+    embedded = EmbeddedServer(folder / "postgres", durable=False)
+    at = embedded.start()
+    yield Server(
+        {"host": at.host, "port": at.port, "user": at.user, "password": at.password, "dbname": "datops"}
+    )
+    embedded.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def copied(whole_server: Server, warehouse: TestWarehouse, tmp_path: Path) -> Copied:
+    """Physical backups of it into one folder, encrypted."""
+    with closing(whole_server.connect()) as conn:
+        conn.execute(physical_server.CONTENT)
+    backup = PhysicalBackup(
+        "whole", whole_server, [FolderDestination("local", tmp_path / "kept")], Keys.of(parse_key("TEST_KEY", KEY)),
+        tmp_path / "staging",
+    )  # fmt: skip
+    return Copied(warehouse, backup, tmp_path / "kept")
+
+
+@pytest.fixture
+def server_document(copied: Copied, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """backup.yaml of the whole server in an empty project."""
+    about = copied.backup.server.parameters
+    monkeypatch.setenv("WHOLE_PASSWORD", str(about["password"]))
+    monkeypatch.setenv("BACKUP_KEY", KEY)
+    (project / "backup.yaml").write_text(f"""
+backup: whole
+team: sales
+source: {{url: "postgresql://{about["user"]}@{about["host"]}:{about["port"]}/datops", password_env: WHOLE_PASSWORD}}
+encryption: {{key_env: BACKUP_KEY}}
+destinations:
+  local: {{url: {project / "kept"}}}
+physical: {{}}
+""")
+    return project / "backup.yaml"

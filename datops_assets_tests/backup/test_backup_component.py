@@ -64,3 +64,25 @@ def test_the_platforms_own_databases_are_backed_up_by_a_word(document: Path, own
     document.write_text("\n".join([*lines, f"source: {own}"]))
     taken = datops("run")
     assert datops("drill", "--backup", taken["backup_id"])["findings"] == []
+
+
+def test_physical_backups_are_an_asset_of_their_own_and_come_by_two_schedules(server_document: Path) -> None:
+    text = server_document.read_text()
+    assert [len(one.keys) for one in backup_definitions(read(server_document)).assets or []] == [1, 1, 1]  # type: ignore[union-attr]
+    server_document.write_text(
+        text.replace("physical: {}", 'physical: {schedule: "0 1 * * 0", incremental: "0 1 * * 1-6"}')
+    )
+    definitions = backup_definitions(read(server_document))
+    assert {one.name: one.cron_schedule for one in definitions.schedules or []} == {  # type: ignore[union-attr]
+        "whole_full_schedule": "0 1 * * 0", "whole_incremental_schedule": "0 1 * * 1-6",
+        "whole_promises_schedule": "7 * * * *",
+    }  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        kinds = []
+        for job in ("whole_full", "whole_incremental"):
+            result = definitions.resolve_job_def(job).execute_in_process(instance=instance)
+            (event,) = [one.materialization for one in result.get_asset_materialization_events()]
+            kinds.append((event.metadata["kind"].value, event.metadata["parent"].value))
+            assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+    full = datops("list")[0]["backup_id"]
+    assert kinds == [("full", "-"), ("incremental", full)]

@@ -18,9 +18,12 @@ from datops_assets.config.settings import find_project_root
 
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
+    from datops_assets.backup.logical import Taken
 
 AGE, VERIFIED, DRILLED = "age", "verified", "drilled"
 _HOURLY = "7 * * * *"
+KIND = "datops/backup_kind"
+"""Tag of a run: which kind of physical backup it takes."""
 
 
 class DatabaseBackup(dg.Component, dg.Model, dg.Resolvable):
@@ -54,29 +57,63 @@ def backup_definitions(document: BackupDocument) -> dg.Definitions:
         f"{document.backup}_promises", selection=dg.AssetSelection.checks(promises), tags=tags,
         description=f"Hold the backups of {document.backup} against what is promised.",
     )  # fmt: skip
+    copying, copied = _physical(document, tags)
+    timed = [
+        (backing_up, document.logical.schedule),
+        (drilling, document.drill.schedule),
+        (holding, _HOURLY if _is_scheduled(document) else None),
+        *copying,
+    ]
     schedules = [
         dg.ScheduleDefinition(
             name=f"{job.name}_schedule", job=job, cron_schedule=cron, execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus.RUNNING,
         )
-        for job, cron in (
-            (backing_up, document.logical.schedule),
-            (drilling, document.drill.schedule),
-            (holding, _HOURLY if document.logical.schedule else None),
-        )
+        for job, cron in timed
         if cron
     ]  # fmt: skip
     return dg.Definitions(
-        assets=[taken, proven],
+        assets=[taken, proven, *copied],
         asset_checks=[promises],
-        jobs=[backing_up, drilling, holding],
+        jobs=[backing_up, drilling, holding, *(job for job, _ in copying)],
         schedules=schedules,
     )
+
+
+def _physical(
+    document: BackupDocument, tags: dict[str, str]
+) -> "tuple[list[tuple[Any, str | None]], list[dg.AssetsDefinition]]":
+    """Jobs of physical backups with their cron lines, and their asset; nothing where none are declared."""
+    declared = document.physical
+    if declared is None:
+        return [], []
+    asset = _taken(document, physical=True)
+    jobs: list[tuple[Any, str | None]] = [
+        (
+            dg.define_asset_job(
+                f"{document.backup}_{kind}", selection=[asset], tags=tags | {KIND: kind},
+                description=f"Take a physical backup of the server of {document.backup}: {kind}.",
+            ),
+            cron,
+        )
+        for kind, cron in (("full", declared.schedule), ("incremental", declared.incremental))
+    ]  # fmt: skip
+    return jobs, [asset]
+
+
+def _is_scheduled(document: BackupDocument) -> bool:
+    physical = document.physical
+    return bool(document.logical.schedule or (physical and physical.schedule))
 
 
 def asset_key(document: BackupDocument) -> dg.AssetKey:
     """The backups of a document."""
     return dg.AssetKey(["backup", document.backup])
+
+
+def physical_key(document: BackupDocument) -> dg.AssetKey:
+    """The physical backups of a document."""
+    return dg.AssetKey(["backup", document.backup, "physical"])
 
 
 def drill_key(document: BackupDocument) -> dg.AssetKey:
@@ -98,12 +135,18 @@ def _spec(
     )
 
 
-def _taken(document: BackupDocument) -> dg.AssetsDefinition:
-    key = asset_key(document)
+def _taken(document: BackupDocument, *, physical: bool = False) -> dg.AssetsDefinition:
+    """The asset of logical backups, or of physical ones: full, or incremental where the run's tag says so."""
+    key = physical_key(document) if physical else asset_key(document)
+    described = (
+        f"Backups of the whole server of {document.backup}, and what changed since." if physical else None
+    )
 
     @dg.multi_asset(
-        name=f"{document.backup}_backup_taken",
-        specs=[_spec(document, key, document.description or f"Backups of {document.backup}.", [])],
+        name=f"{document.backup}_{'physical_' if physical else ''}backup_taken",
+        specs=[
+            _spec(document, key, described or document.description or f"Backups of {document.backup}.", [])
+        ],
         check_specs=[
             dg.AssetCheckSpec(
                 "whole", asset=key, description="Every destination has the new backup as it was written."
@@ -116,8 +159,9 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
     def back_up(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         from datops_assets.components.backups import operations
 
+        kind: Any = context.run.tags.get(KIND, "full") if physical else "logical"
         with failing_as_dagster(), open_catalogue() as catalogue:
-            taken = operations.run(document, catalogue, f"run {context.run.run_id}")
+            taken = operations.run(document, catalogue, f"run {context.run.run_id}", kind)
             entry = operations.choose(document, catalogue, taken.manifest.backup_id)
             looks = operations.verify_copies(document, catalogue, entry)
             gone = operations.prune(document, catalogue)
@@ -125,20 +169,7 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
         context.log.info(f"{manifest.backup_id}: {manifest.stored_bytes} bytes in {manifest.seconds:.1f} s")
         yield dg.MaterializeResult(
             key,
-            metadata={
-                "backup_id": manifest.backup_id,
-                "kind": manifest.kind,
-                "snapshot_at": dg.MetadataValue.timestamp(manifest.snapshot_at),
-                "lsn": manifest.end_lsn or "-",
-                "seconds": manifest.seconds,
-                "stored_bytes": manifest.stored_bytes,
-                "plain_bytes": manifest.plain_bytes,
-                "tables": len(manifest.facts["tables"]),
-                "rows": sum(rows for rows, _ in manifest.facts["tables"].values()),
-                "whole_sha256": entry.whole or "-",
-                "destinations": dg.MetadataValue.json(entry.destinations),
-                "pruned": dg.MetadataValue.json([one.backup_id for one in gone]),
-            },
+            metadata=_told(taken, entry, [one.backup_id for one in gone]),
             check_results=[
                 dg.AssetCheckResult(
                     check_name="whole",
@@ -152,6 +183,25 @@ def _taken(document: BackupDocument) -> dg.AssetsDefinition:
         )
 
     return back_up
+
+
+def _told(taken: "Taken", entry: "BackupEntry", gone: list[str]) -> dict[str, Any]:
+    manifest = taken.manifest
+    return {
+        "backup_id": manifest.backup_id,
+        "kind": manifest.kind,
+        "parent": manifest.parent or "-",
+        "snapshot_at": dg.MetadataValue.timestamp(manifest.snapshot_at),
+        "lsn": manifest.end_lsn or "-",
+        "seconds": manifest.seconds,
+        "stored_bytes": manifest.stored_bytes,
+        "plain_bytes": manifest.plain_bytes,
+        "tables": len(manifest.facts["tables"]),
+        "rows": sum(rows for rows, _ in manifest.facts["tables"].values()),
+        "whole_sha256": entry.whole or "-",
+        "destinations": dg.MetadataValue.json(entry.destinations),
+        "pruned": dg.MetadataValue.json(gone),
+    }
 
 
 def _proven(document: BackupDocument) -> dg.AssetsDefinition:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datops_assets.backup.destinations import Destination
     from datops_assets.backup.encryption import Keys
     from datops_assets.backup.logical import LogicalBackup
+    from datops_assets.backup.physical import PhysicalBackup
     from datops_assets.backup.retention import Retention
     from datops_assets.backup.server import Server
 
@@ -89,6 +90,19 @@ class Logical(Part):
     )
 
 
+class Physical(Part):
+    """pg_basebackup of the whole server, and what changed since."""
+
+    schedule: Cron | None = Field(None, description="Cron line (UTC) of full backups.")
+    incremental: Cron | None = Field(
+        None, description="Cron line (UTC) of incremental ones; PostgreSQL 17 or newer with summarize_wal."
+    )
+    content: bool = Field(
+        True,
+        description="Whether every table of the database is hashed at the backup's moment: one full read of it.",
+    )
+
+
 class RetentionDocument(Part):
     """Which backups stay. One that any rule keeps stays."""
 
@@ -127,6 +141,7 @@ class BackupDocument(Part):
         description="The database; `warehouse` or `dagster` stand for the platform's own."
     )
     logical: Logical = Logical()
+    physical: Physical | None = Field(None, description="Without it there are no physical backups.")
     encryption: Encryption | Literal["none"] = Field(description="`none` has to be said.")
     destinations: dict[TableName, BackupDestination] = Field(min_length=1)
     retention: RetentionDocument = RetentionDocument()
@@ -222,6 +237,23 @@ class BackupDocument(Part):
             jobs=self.logical.jobs,
             role_passwords=self.logical.role_passwords,
         )
+
+    def physical_backup(self, settings: Settings) -> PhysicalBackup:
+        """What the engine needs to know of physical backups.
+
+        raises    DeclarationError: the document declares none
+        """
+        from datops_assets.backup.physical import PhysicalBackup
+
+        if self.physical is None:
+            raise DeclarationError(
+                [f"{self.backup} declares no physical backups, expected `physical: {{}}` in its document"]
+            )
+        return PhysicalBackup(
+            name=self.backup, server=self.server(settings), destinations=self.open_destinations(settings),
+            keys=self.keys(), staging=staging_of(settings), pg_bin=settings.pg_bin, jobs=self.logical.jobs,
+            content=self.physical.content,
+        )  # fmt: skip
 
 
 def staging_of(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,24 +16,54 @@ if TYPE_CHECKING:
     from datops_assets.backup.destinations import Destination
     from datops_assets.backup.drill import Drilled
     from datops_assets.backup.logical import BackupPlan, Taken
-    from datops_assets.backup.manifest import Manifest
+    from datops_assets.backup.manifest import Kind, Manifest
     from datops_assets.backup.restore import Restored, RestorePlan, Wanted
     from datops_assets.backup.server import Server
     from datops_assets.backup.verify import Verified
 
+LOGICAL = ("logical",)
+PHYSICAL = ("full", "incremental")
+"""Kinds that hold a whole server."""
 
-def plan_run(document: BackupDocument, catalogue: Catalogue) -> BackupPlan:
+
+def plan_run(document: BackupDocument, catalogue: Catalogue, kind: Kind = "logical") -> BackupPlan:
     """Say what a run would do."""
     from datops_assets.backup.logical import plan_logical
+    from datops_assets.backup.physical import plan_physical
 
+    if kind != "logical":
+        return plan_physical(document.physical_backup(catalogue.settings), kind)
     return plan_logical(document.logical_backup(catalogue.settings))
 
 
-def run(document: BackupDocument, catalogue: Catalogue, why: str) -> Taken:
-    """Take a backup. Raises as `take_logical` does."""
-    from datops_assets.backup.logical import take_logical
+def run(document: BackupDocument, catalogue: Catalogue, why: str, kind: Kind = "logical") -> Taken:
+    """Take a backup. Raises as `take_logical` and `take_physical` do.
 
+    raises    BackupError: an incremental one has nothing to build on
+    """
+    from datops_assets.backup.logical import take_logical
+    from datops_assets.backup.physical import take_physical
+
+    if kind == "incremental":
+        return _run_incremental(document, catalogue, why)
+    if kind == "full":
+        return take_physical(catalogue.conn, document.physical_backup(catalogue.settings), why=why)
     return take_logical(catalogue.conn, document.logical_backup(catalogue.settings), why=why)
+
+
+def _run_incremental(document: BackupDocument, catalogue: Catalogue, why: str) -> Taken:
+    from datops_assets.backup import catalogue as noted
+    from datops_assets.backup.physical import take_physical
+
+    backup = document.physical_backup(catalogue.settings)
+    good = [one for one in entries(document, catalogue) if one.is_good and one.kind in PHYSICAL]
+    if not good:
+        raise BackupError(
+            f"{document.backup} has no good full backup to build on; take one: datops backup run --kind full"
+        )
+    with noted.read_lock(catalogue.conn, good[-1].backup_id):
+        destination, manifest = readable(document, catalogue, good[-1], None)
+        return take_physical(catalogue.conn, backup, why=why, parent=(manifest, destination))
 
 
 def entries(document: BackupDocument, catalogue: Catalogue) -> list[BackupEntry]:
@@ -42,14 +73,19 @@ def entries(document: BackupDocument, catalogue: Catalogue) -> list[BackupEntry]
     return list_backups(catalogue.conn, document.backup)
 
 
-def choose(document: BackupDocument, catalogue: Catalogue, backup_id: str | None) -> BackupEntry:
-    """The backup of that id; without one the newest good one.
+def choose(
+    document: BackupDocument,
+    catalogue: Catalogue,
+    backup_id: str | None,
+    kinds: Collection[str] | None = None,
+) -> BackupEntry:
+    """The backup of that id; without one the newest good one, of one of `kinds` where some are given.
 
     raises    BackupError: there is none
     """
     known = entries(document, catalogue)
     if backup_id is None:
-        found = [entry for entry in known if entry.is_good]
+        found = [entry for entry in known if entry.is_good and (kinds is None or entry.kind in kinds)]
         if not found:
             raise BackupError(
                 f"{document.backup} has no good backup; take one: datops backup run {document.backup}"
@@ -181,7 +217,7 @@ def turn(document: BackupDocument, catalogue: Catalogue) -> BackupEntry:
     """
     from datops_assets.backup.retention import Candidate, next_to_drill
 
-    good = {entry.backup_id: entry for entry in entries(document, catalogue) if entry.is_good}
+    good = {one.backup_id: one for one in entries(document, catalogue) if one.is_good and one.kind in LOGICAL}
     chosen = next_to_drill(
         Candidate(entry.backup_id, entry.snapshot_at or entry.started_at, entry.drilled_at)
         for entry in good.values()
@@ -232,12 +268,19 @@ def plan_prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
     from datops_assets.backup.retention import Kept, keep
 
     finished = [entry for entry in entries(document, catalogue) if entry.state == "complete"]
-    kept = keep(
-        [Kept(one.backup_id, one.snapshot_at or one.started_at, one.is_good, one.parent) for one in finished],
-        document.retained(),
-        datetime.now(UTC),
-        noted.list_read(catalogue.conn),
-    )
+    # Each by itself: a dump does not stand in for a copy of the server, nor the other way round.
+    kept: dict[str, list[str]] = {}
+    for kinds in (LOGICAL, PHYSICAL):
+        kept |= keep(
+            [
+                Kept(one.backup_id, one.snapshot_at or one.started_at, one.is_good, one.parent)
+                for one in finished
+                if one.kind in kinds
+            ],
+            document.retained(),
+            datetime.now(UTC),
+            noted.list_read(catalogue.conn),
+        )
     return [
         Pruned(
             one.backup_id, one.snapshot_at, one.stored_bytes, one.backup_id not in kept,
