@@ -163,6 +163,11 @@ class TableDocument(JudgedTable):
     load: Disposition = Field(
         "append", description="What a delivery does to those before it: see [below](#what-load-means)."
     )
+    allow_empty: bool = Field(
+        False,
+        description="With `load: replace` or `snapshot`: a delivery without a record may take the place of records."
+        " Otherwise it is refused.",
+    )
 
     @property
     def delivered_as(self) -> str:
@@ -188,6 +193,14 @@ class TableDocument(JudgedTable):
     def _key_where_needed(self) -> TableDocument:
         if self.load in ("merge", "snapshot") and not (self.contract and self.contract.key):
             raise ValueError(f"load: {self.load} has no key to go by, expected `contract: {{key: [...]}}`")
+        return self
+
+    @model_validator(mode="after")
+    def _empty_where_whole(self) -> TableDocument:
+        if self.allow_empty and self.disposition not in ("replace", "snapshot"):
+            raise ValueError(
+                f"allow_empty: nothing gives way under load: {self.disposition}, expected replace or snapshot"
+            )
         return self
 
 

@@ -16,9 +16,13 @@ from datops_assets.ingestion.plan import PlannedLoad, same_content
 from datops_assets.ingestion.source import ArrowDelivery, CopyDelivery, Delivery, Reached, TextDelivery, Unit
 from datops_assets.ingestion.tables import CsvOptions, FileTable, SourceTable
 
-_EMPTY = (
+_EMPTY_FILE = (
     "{path} holds no record that could be loaded, and with `load: {load}` it would take the place of records;"
-    " deliver it again with its records, or take it away"
+    " deliver it again with its records, or take it away; where none is right, declare `allow_empty: true`"
+)
+_EMPTY = (
+    "{path} is empty at the source, and with `load: {load}` that would take the place of records; if none is right,"
+    " declare `allow_empty: true` for {label} and run again, else the next run takes it as soon as it has rows"
 )
 
 
@@ -130,9 +134,16 @@ class LoadJob:
         if self.unit.fingerprint is None and known is not None:
             raise UnchangedError(known)
         # A file holds records, or it was cut on its way; a table may be empty from the first.
-        is_new_table = self.header_before is None and not isinstance(self.declared, FileTable)
-        if rows == 0 and self.declared.whole and not is_new_table:
-            raise LoadRefusedError(_EMPTY.format(path=self.unit.path, load=self.declared.disposition))
+        is_file = isinstance(self.declared, FileTable)
+        is_new_table = self.header_before is None and not is_file
+        may_be_empty = is_new_table or (self.declared.allow_empty and not damaged_rows)
+        if rows == 0 and self.declared.whole and not may_be_empty:
+            sentence = _EMPTY_FILE if is_file else _EMPTY
+            raise LoadRefusedError(
+                sentence.format(
+                    path=self.unit.path, load=self.declared.disposition, label=self.declared.label
+                )
+            )
         before = self.header_before if header else None
         differences = header_differences(before, header, self.declared.rename)
         return Outcome(

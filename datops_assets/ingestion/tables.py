@@ -142,6 +142,8 @@ class SourceTable:
     rename: dict[str, str] = field(default_factory=dict)
     schema_policy: SchemaPolicy = "evolve"
     """What happens when a delivery's columns are not those known."""
+    allow_empty: bool = False
+    """Whether a whole delivery without a record may take the place of records."""
 
     @property
     def label(self) -> str:
@@ -171,7 +173,8 @@ class SourceTable:
     @property
     def taking(self) -> str:
         """Return `reading`, and under which policy: another one is worth another try of what was refused."""
-        return self.reading if self.schema_policy == "evolve" else f"{self.reading} {self.schema_policy}"
+        policies = [] if self.schema_policy == "evolve" else [self.schema_policy]
+        return " ".join([self.reading, *policies, *(["allow_empty"] if self.allow_empty else [])])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from datops_assets.components.runner import PipelineRun, run_pipeline
+from datops_assets.errors import DeclarationError
 from datops_assets_tests.components.conftest import Landing
 
 HEAD = """
@@ -50,3 +51,21 @@ def test_rows_without_a_cursor_value_are_counted_and_said(shop: Landing) -> None
     assert (result.success, result.tables[0].rows_added) == (True, 0)
     (note,) = result.notes
     assert note.startswith("shop.orders: 1 row(s) at the source have no value in the cursor")
+
+
+def test_an_emptied_table_empties_silver_only_where_that_is_declared(shop: Landing) -> None:
+    """Refused at first, with the key to declare; then bronze and silver follow the table."""
+    whole = "    contract: {key: [id], columns: {id: {type: integer}}}\n"
+    assert run(shop, whole).tables[0].silver_rows == 2
+    change(shop, "delete from orders")
+    refused = run(shop, whole)
+    assert not refused.success
+    assert "declare `allow_empty: true` for shop.orders" in " ".join(refused.problems)
+    emptied = run(shop, whole + "    allow_empty: true\n")
+    assert (emptied.success, emptied.tables[0].silver_rows) == (True, 0)
+
+
+def test_empty_is_allowed_only_where_something_would_give_way(shop: Landing) -> None:
+    """With a cursor nothing does."""
+    with pytest.raises(DeclarationError, match="nothing gives way under load: append"):
+        shop.declare(HEAD + "    cursor: at\n    allow_empty: true\n")

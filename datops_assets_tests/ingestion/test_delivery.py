@@ -142,6 +142,17 @@ def test_a_file_taken_away_alone_changes_nothing(whole: Lab) -> None:
     assert silver(whole) == ["1x"]
 
 
+@pytest.mark.parametrize(("content", "state"), [("id,v\n", "loaded"), ("id,v\n1,2,3\n", "refused")])
+def test_a_file_without_records_is_taken_where_that_is_declared(whole: Lab, content: str, state: str) -> None:
+    """One whose records are all damaged is not empty."""
+    whole.declare(allow_empty=True)
+    whole.write("a.csv", rows("1x"))
+    whole.load()
+    whole.write("a.csv", content)
+    (result,) = whole.load().results
+    assert (result.state, silver(whole)) == (state, [] if state == "loaded" else ["1x"])
+
+
 @pytest.mark.parametrize(
     "content", ["", "id,v\n", "id,v\n1,2,3\n"], ids=["0 bytes", "a header", "all damaged"]
 )
@@ -154,7 +165,9 @@ def test_a_file_without_records_is_refused(whole: Lab, content: str) -> None:
     (result,) = whole.load().results
     assert result.state == "refused"
     assert str(result.error).startswith("a.csv holds no record that could be loaded")
-    assert str(result.error).endswith("deliver it again with its records, or take it away")
+    assert str(result.error).endswith(
+        "deliver it again with its records, or take it away; where none is right, declare `allow_empty: true`"
+    )
     assert (silver(whole), whole.load().results) == (["1x"], [])
     path.unlink()
     whole.write("b.csv", rows("2x"))

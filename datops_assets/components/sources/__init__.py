@@ -79,7 +79,8 @@ def declared_table(document: PipelineDocument, name: str, project_root: Path) ->
     raises    DeclarationError: a variable is not set
     """
     declared = kind_of(document).declare(document, name, project_root)
-    return replace(declared, schema_policy=document.tables[name].schema_policy)
+    table = document.tables[name]
+    return replace(declared, schema_policy=table.schema_policy, allow_empty=table.allow_empty)
 
 
 def open_source(document: PipelineDocument, project_root: Path) -> Source[Any]:

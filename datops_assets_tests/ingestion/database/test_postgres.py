@@ -105,6 +105,24 @@ def test_an_emptied_table_does_not_take_the_place_of_records(shop: Shop) -> None
     shop.execute("truncate orders")
     (result,) = shop.load().results
     assert (result.state, shop.rows("id")) == ("refused", [(1,)])
+    assert result.error is not None
+    assert "is empty at the source" in result.error
+    assert "declare `allow_empty: true` for shop.orders" in result.error
+
+
+def test_an_emptied_table_takes_the_place_of_records_where_that_is_declared(shop: Shop) -> None:
+    """Also after it was refused, once, and what it holds later is taken again."""
+    shop.execute("create table orders (id int)", "insert into orders values (1)")
+    shop.load()
+    shop.execute("truncate orders")
+    shop.load()
+    shop.declare(allow_empty=True)
+    assert [result.state for result in shop.load().results] == ["loaded"]
+    assert shop.rows("id") == []
+    assert shop.load().results == []
+    shop.execute("insert into orders values (2)")
+    shop.load()
+    assert shop.rows("id") == [(2,)]
 
 
 CURSORS: list[tuple[str, list[str]]] = [
