@@ -1,7 +1,8 @@
-"""`datops connector`: which kinds of sources there are, and whether one can be reached."""
+"""`datops connector`: which kinds of sources and destinations there are, and whether a source can be reached."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Annotated
 
 import typer
@@ -10,23 +11,32 @@ from datops_assets.cli.output import Json, say_rows
 from datops_assets.cli.selection import Config, documents
 from datops_assets.errors import DatopsError, DeclarationError
 
-app = typer.Typer(help="Sources: which kinds there are, whether they answer.", no_args_is_help=True)
+app = typer.Typer(
+    help="Sources and destinations: which kinds there are, whether sources answer.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_connectors(as_json: Json = False) -> None:
-    """Show the kinds of sources that a document may have, those of plug-ins too."""
+    """Show the kinds of sources and destinations that a document may have, those of plug-ins too."""
+    from datops_assets.components import destinations, sources
     from datops_assets.components.plugins import PluginError
-    from datops_assets.components.sources import BUILT_IN, source_kind, source_kinds
 
     rows = []
-    for name in source_kinds():
+    for what, name in [
+        *(("source", name) for name in sources.source_kinds()),
+        *(("destination", name) for name in destinations.destination_kinds()),
+    ]:
+        own: Container[str] = sources.BUILT_IN if what == "source" else destinations.BUILT_IN
         try:
-            summary = source_kind(name).summary()
+            is_source = what == "source"
+            kind = sources.source_kind(name) if is_source else destinations.destination_kind(name)
+            summary = kind.summary()
         except PluginError as error:
             summary = str(error)
-        rows.append({"type": name, "from": "datops" if name in BUILT_IN else "plug-in", "summary": summary})
-    say_rows(rows, ["type", "from", "summary"], as_json, "there is none")
+        brought_by = "datops" if name in own else "plug-in"
+        rows.append({"what": what, "type": name, "from": brought_by, "summary": summary})
+    say_rows(rows, ["what", "type", "from", "summary"], as_json, "there is none")
 
 
 @app.command("test")

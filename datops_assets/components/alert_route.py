@@ -32,7 +32,7 @@ class AlertRoute(dg.Component, dg.Model, dg.Resolvable):
 
     name: str = Field(description="Name of the route and of its sensor.", pattern=r"^[a-z][a-z0-9_]*$")
     address_env: str = Field(
-        description="Variable with the address: https://… for a webhook, else one of Apprise's; it is the secret."
+        description="Variable with the address, which is the secret: https://…, one of Apprise's, or a plug-in's."
     )
     severity: Literal["info", "warning", "critical"] = Field("warning", description="The least that is told.")
     teams: list[str] = Field(default_factory=list, description="Patterns of teams; none: all.")
@@ -110,6 +110,7 @@ def alert_sensor(route: Route, address_env: str, web_ui_url: str | None = None) 
         description=f"Tells the address in {address_env} of failures and findings.",
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from datops_assets.components.alert_channels import find_channel
         from datops_assets.telemetry.alerts import decide, from_json, to_json, unsent
         from datops_assets.telemetry.delivery import deliver
 
@@ -124,7 +125,7 @@ def alert_sensor(route: Route, address_env: str, web_ui_url: str | None = None) 
         decision = decide(route, known, events, now)
         lost = []
         for message in decision.messages:
-            delivery = deliver(address, message, secrets=[address])
+            delivery = deliver(address, message, secrets=[address], find_channel=find_channel)
             if not delivery.delivered:
                 lost.append(message)
                 context.log.error(

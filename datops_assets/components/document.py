@@ -16,11 +16,12 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from datops_assets.components.contract_checks import Contract
 from datops_assets.components.texts import Asset, Cron, Day, Name, Owner, Pool, TableName, Tags
 from datops_assets.components.transform_steps import StepDocument
 from datops_assets.components.yaml_source import PARTS_ERROR
 from datops_assets.postgres.names import LONGEST_NAME_BYTES
-from datops_assets.quality import Contract, ContractTest, ReferringRule
+from datops_assets.quality import ContractTest, ReferringRule
 from datops_assets.quality.contract import Disposition
 from datops_assets.transform import Input
 

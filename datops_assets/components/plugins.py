@@ -14,6 +14,8 @@ from typing import Any
 from datops_assets.errors import TerminalError
 
 GROUPS = {
+    "datops.alerts": "places to tell people: addresses `<name>://…` of an alert route",
+    "datops.checks": "conditions over one row of a contract: `rules: [{check: name, with: {…}}]`",
     "datops.sources": "kinds of sources: `source: {type: …}`",
     "datops.destinations": "kinds of destinations: `destination: {type: …}` of an export",
     "datops.transforms": "steps of transformations: `transforms: {…: {steps: [{name: …}]}}`",
@@ -106,7 +108,23 @@ def _check_destination(name: str) -> str:
     return destination_kind(name).summary()
 
 
+def _check_check(name: str) -> str:
+    from datops_assets.components.contract_checks import find_check
+
+    return find_check(name).summary()
+
+
+def _check_alert(name: str) -> str:
+    from datops_assets.components.alert_channels import channel_summary, is_taken
+
+    if is_taken(name):
+        raise PluginError(f"{name}:// is an address that is known already; ask its author for another name")
+    return channel_summary(name)
+
+
 _CHECKS: dict[str, Callable[[str], str]] = {
+    "datops.alerts": _check_alert,
+    "datops.checks": _check_check,
     "datops.destinations": _check_destination,
     "datops.sources": _check_source,
     "datops.transforms": _check_transform,

@@ -20,6 +20,7 @@ from datops_assets.quality.contract import (
     ForeignKeyRule,
     FreshnessRule,
     HoldsRule,
+    OwnCheckRule,
     ReferringRule,
     RowCountRule,
     TableRule,
@@ -27,6 +28,7 @@ from datops_assets.quality.contract import (
     VolumeRule,
 )
 from datops_assets.quality.contract_tests import ContractTest, ContractTestResult, run_contract_tests
+from datops_assets.quality.own_check import OwnCheck, literal
 
 if TYPE_CHECKING:
     from datops_assets.quality.delivered import column_origins
@@ -60,6 +62,8 @@ __all__ = [
     "Judgement",
     "JudgementBlockedError",
     "JudgementPlan",
+    "OwnCheck",
+    "OwnCheckRule",
     "Reason",
     "ReferringRule",
     "Replayed",
@@ -75,6 +79,7 @@ __all__ = [
     "judge_partitions",
     "judge_table",
     "list_quarantine",
+    "literal",
     "plan_judgement",
     "quality_score",
     "rebuild_table",

@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -34,6 +35,7 @@ from pydantic_core import PydanticCustomError
 from datops_assets.quality.cleaning import CleanStep
 from datops_assets.quality.formats import Format, compile_format
 from datops_assets.quality.named_patterns import PATTERNS_VERSION, PatternName
+from datops_assets.quality.own_check import OwnCheck
 from datops_assets.quality.patterns import Pattern, read_pattern
 from datops_assets.quality.types import TABLE_VERSION, NotAValueError, ValueType, value_type
 
@@ -228,6 +230,69 @@ class ExpressionRule(_NamedRule):
     def _says(self) -> str:
         return f"expression {' '.join(self.expression.split())}"
 
+    def reason(self) -> str:
+        """What is said of a row that fails."""
+        return f"{self.name or self.expression}: is false"
+
+
+def _parts_error(problems: Sequence[tuple[tuple[str | int, ...], str]]) -> PydanticCustomError:
+    sentences = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in problems)
+    return PydanticCustomError(
+        "contract_parts", "{sentences}", {"sentences": sentences, "problems": problems}
+    )
+
+
+FindCheck = Callable[[str], type[OwnCheck]]
+
+
+def _no_plugins(name: str) -> type[OwnCheck]:
+    raise ValueError(f"there is no check {name!r}, expected one that an installed package brings")
+
+
+class OwnCheckRule(_NamedRule):
+    """A condition over one row that an installed package brings. A row fails when it is false; null passes."""
+
+    check: str = Field(description="Its name: `datops plugins list` shows which there are.")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Its parameters.")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    find: ClassVar[FindCheck] = staticmethod(_no_plugins)
+    """Looks up a check by its name, or raises ValueError. Set by whoever knows plug-ins."""
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> OwnCheckRule:
+        try:
+            found = type(self).find(self.check)
+        except ValueError as error:
+            raise _parts_error([(("check",), str(error))]) from None
+        try:
+            found.model_validate(self.with_)
+        except ValidationError as error:
+            raise _parts_error(
+                [
+                    (("with", *each["loc"]), each["msg"].removeprefix("Value error, "))
+                    for each in error.errors()
+                ]
+            ) from None
+        return self
+
+    @property
+    def own(self) -> OwnCheck:
+        """The check with its parameters."""
+        return type(self).find(self.check).model_validate(self.with_)
+
+    @property
+    def expression(self) -> str:
+        """The condition as an expression rule would have it."""
+        return self.own.expression()
+
+    def reason(self) -> str:
+        """What is said of a row that fails."""
+        return f"{self.check_name()}: {self.own.reason()}"
+
+    def _says(self) -> str:
+        return " ".join([self.check, *(f"{key} {value}" for key, value in self.with_.items())])
+
 
 class UniqueRule(_NamedRule):
     """No two rows of silver share these values. Rows with a null among them are left alone."""
@@ -401,6 +466,7 @@ class RowCountRule(_NamedRule):
 
 _RULES = {
     "expression": ExpressionRule,
+    "check": OwnCheckRule,
     "unique": UniqueRule,
     "foreign_key": ForeignKeyRule,
     "row_count": RowCountRule,
@@ -409,21 +475,30 @@ _RULES = {
     "freshness": FreshnessRule,
     "volume": VolumeRule,
 }
+RowRule = ExpressionRule | OwnCheckRule
+"""Conditions over one row: both have an `expression` and a `reason`."""
 ReferringRule = ForeignKeyRule | HoldsRule | CompareRule
 """Rules that look into another silver table, which therefore is judged first."""
 TableRule = RowCountRule | CompareRule | FreshnessRule | VolumeRule
 """Checks of the whole table: they set no row aside."""
 
 
+_BESIDE = "(check)"  # in brackets, as pydantic has what is no key of a document
+
+
 def _rule_kind(value: Any) -> str | None:
     if isinstance(value, Mapping):
         found = [key for key in _RULES if key in value]
-        return found[0] if len(found) == 1 else None
-    return next((key for key, model in _RULES.items() if isinstance(value, model)), None)
+        kind = found[0] if len(found) == 1 else None
+    else:
+        kind = next((key for key, model in _RULES.items() if isinstance(value, model)), None)
+    # What is wrong with `with:` stands beside the key `check:`, not below it.
+    return _BESIDE if kind == "check" else kind
 
 
 Rule = Annotated[
     Annotated[ExpressionRule, Tag("expression")]
+    | Annotated[OwnCheckRule, Tag(_BESIDE)]
     | Annotated[UniqueRule, Tag("unique")]
     | Annotated[ForeignKeyRule, Tag("foreign_key")]
     | Annotated[RowCountRule, Tag("row_count")]
@@ -472,10 +547,7 @@ class Contract(_Part):
     def _parts_fit(self) -> Contract:
         problems = list(_problems(self))
         if problems:
-            sentences = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in problems)
-            raise PydanticCustomError(
-                "contract_parts", "{sentences}", {"sentences": sentences, "problems": problems}
-            )
+            raise _parts_error(problems)
         return self
 
     def version(self, *, rename: Mapping[str, str] | None = None) -> str:
@@ -555,6 +627,8 @@ def _deciding(part: BaseModel) -> dict[str, Any]:
     if isinstance(part, ColumnRule) and part.severity == "warn":
         for only_counted in ("required", "min", "max", "in_", "regex", "like", "length"):
             content.pop(only_counted, None)
+    if isinstance(part, OwnCheckRule):
+        content["expression"] = part.expression  # another version of the package may say another one
     # error and block refuse the same rows.
     content.pop("severity", None)
     return content
@@ -622,7 +696,7 @@ def _rule_problems(contract: Contract) -> Any:
                 yield where, f"{name!r} is not a column of this contract"
             elif contract.columns[name].kind.family == "json":
                 yield where, f"{name!r} is json, which has no equality"
-        if isinstance(rule, ExpressionRule):
+        if isinstance(rule, RowRule):
             from datops_assets.quality.expressions import read_expression
 
             try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from datops_assets.quality import formats
 from datops_assets.quality.cleaning import clean_text
-from datops_assets.quality.contract import ColumnRule, Contract, ExpressionRule
+from datops_assets.quality.contract import ColumnRule, Contract, RowRule
 from datops_assets.quality.expressions_python import OnlyInWarehouseError, compile_expression
 from datops_assets.quality.named_patterns import named_pattern
 from datops_assets.quality.row_checks import RowCheck, row_checks
@@ -38,7 +38,7 @@ class PythonChecks:
 
 def python_checks(contract: Contract) -> PythonChecks:
     """Render every row rule, in the order of `row_checks`."""
-    expressions = {rule.check_name(): rule for rule in contract.rules if isinstance(rule, ExpressionRule)}
+    expressions = {rule.check_name(): rule for rule in contract.rules if isinstance(rule, RowRule)}
     found, sentences = [], []
     for rule in row_checks(contract):
         if rule.column is not None:
@@ -51,7 +51,7 @@ def python_checks(contract: Contract) -> PythonChecks:
     sentences += [
         f"{rule.check_name()}: looks beyond one row"
         for rule in contract.rules
-        if not isinstance(rule, ExpressionRule)
+        if not isinstance(rule, RowRule)
     ]
     return PythonChecks(tuple(found), tuple(sentences))
 

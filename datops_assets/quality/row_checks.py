@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg import sql
 from psycopg.sql import SQL, Composable
 
-from datops_assets.quality.contract import ColumnRule, Contract, ExpressionRule, Scalar, Severity
+from datops_assets.quality.contract import ColumnRule, Contract, RowRule, Scalar, Severity
 from datops_assets.quality.expressions import read_expression
 from datops_assets.quality.named_patterns import named_pattern
 
@@ -64,7 +64,7 @@ def row_checks(contract: Contract, from_json: frozenset[str] = frozenset()) -> l
     checks += _key_length(contract)
     kinds = {name: column.kind for name, column in contract.columns.items()}
     for rule in contract.rules:
-        if isinstance(rule, ExpressionRule):
+        if isinstance(rule, RowRule):
             fails = SQL("not {}").format(read_expression(rule.expression, kinds).sql)
             name = rule.check_name()
             checks.append(
@@ -72,7 +72,7 @@ def row_checks(contract: Contract, from_json: frozenset[str] = frozenset()) -> l
                     name,
                     None,
                     rule.severity,
-                    f"{rule.name or rule.expression}: is false",
+                    rule.reason(),
                     fails,
                     rule.max_rows,
                     rule.max_ratio,

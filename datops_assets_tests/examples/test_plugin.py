@@ -41,6 +41,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (broken / "entry_points.txt").write_text(
         "[datops.sources]\nlost = nowhere_at_all:Kind\nfiles = nowhere_at_all:Kind\n"
         "[datops.transforms]\nlost_step = nowhere_at_all:Step\nwrong_step = json:dumps\n"
+        "[datops.checks]\nlost_check = nowhere_at_all:Check\nwrong_check = json:dumps\n"
+        "[datops.destinations]\nrest = nowhere_at_all:Kind\nwrong = json:dumps\n"
+        "[datops.alerts]\nlost = nowhere_at_all:Lost\nslack = nowhere_at_all:Slack\nwrong = json:dumps\n"
     )
     return target
 
@@ -83,9 +86,32 @@ def test_plug_ins_are_listed_and_a_broken_one_says_why(datops):
     assert "datops has a source of the name 'files' itself" in rows["datops.sources", "files"]["state"]
     assert "cannot be imported" in rows["datops.transforms", "lost_step"]["state"]
     assert "is no Step called 'wrong_step'" in rows["datops.transforms", "wrong_step"]["state"]
+    for group, name, summary in [
+        ("destinations", "markdown", "Markdown: each table is a page"),
+        ("checks", "working_day", "A day is no Saturday"),
+        ("alerts", "logbook", "A file on this machine"),
+    ]:
+        assert rows[f"datops.{group}", name]["state"].startswith(f"ok: {summary}")
+    for group, name, problem in [
+        ("destinations", "rest", "datops has a destination of the name 'rest' itself"),
+        ("destinations", "wrong", "is no DestinationKind called 'wrong'"),
+        ("checks", "lost_check", "cannot be imported (ModuleNotFoundError"),
+        ("checks", "wrong_check", "is no OwnCheck called 'wrong_check'"),
+        ("alerts", "slack", "slack:// is an address that is known already"),
+        ("alerts", "wrong", "is no Channel called 'wrong'"),
+    ]:
+        assert problem in rows[f"datops.{group}", name]["state"]
 
 
-def test_the_sample_pipeline_runs_to_silver(datops, warehouse):
+def test_its_source_and_destination_are_among_the_kinds(datops):
+    kinds = {
+        (row["what"], row["type"]): row["from"] for row in json.loads(datops("connector", "list", "--json"))
+    }
+    assert kinds["source", "calendar"] == kinds["destination", "markdown"] == "plug-in"
+    assert kinds["source", "files"] == kinds["destination", "files"] == "datops"
+
+
+def test_the_sample_pipeline_runs_to_silver_and_out_of_it(datops, warehouse, project):
     document = str(EXAMPLE / "pipeline.yaml")
     assert "valid" in datops("validate", document)
     assert 'CASE WHEN "iso_week" IS NULL' in " ".join(datops("pipeline", "sql", "--config", document).split())
@@ -97,6 +123,22 @@ def test_the_sample_pipeline_runs_to_silver(datops, warehouse):
         sum(seasons.values())
         == warehouse.fetch("select count(*) from silver.time_days where not is_weekend")[0][0]
     )
+    checked = warehouse.fetch(
+        "select rows_failed from datops.check_results where check_name = 'somebody_works' order by 1 desc limit 1"
+    )
+    assert checked == [
+        (
+            warehouse.fetch(
+                "select count(*) from silver.time_days where is_weekend or to_char(day, 'MM-DD') in ('12-25', '12-26')"
+            )[0][0],
+        )
+    ]
+    exported = str(EXAMPLE / "export.yaml")
+    assert "valid" in datops("validate", exported)
+    datops("export", "run", "--config", exported)
+    page = (project / "wiki" / "seasons.md").read_text().splitlines()
+    assert page[0] == "# Working days by season"
+    assert f"| summer | {seasons['summer']} |" in page
 
 
 def test_the_schema_for_editors_knows_the_plug_ins_and_is_written_without_the_broken_ones(datops, project):
@@ -106,15 +148,24 @@ def test_the_schema_for_editors_knows_the_plug_ins_and_is_written_without_the_br
     steps = parts["StepDocument"]["properties"]
     assert steps["classify"]["properties"]["up_to"]["description"].startswith("Label: greatest number")
     assert "lost_step" not in steps
+    rule = parts["OwnCheckRule"]
+    assert rule["properties"]["check"]["enum"] == ["working_day"]
+    assert rule["allOf"][0]["then"]["properties"]["with"]["properties"]["closed"]["description"].startswith(
+        "More"
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("from_year: 2026", "from_year: 1066", "pipeline.yaml:7: tables.days.from_year:"),
-        ("spring: 22", "spring: 2", "pipeline.yaml:22: transforms.seasons.steps.1.classify: the bounds of up_to"),
+        ("spring: 22", "spring: 2", "pipeline.yaml:27: transforms.seasons.steps.1.classify: the bounds of up_to"),
         ("column: iso_week", "column: weekday", "steps.1.classify.column: weekday is text, expected a number"),
         ("  - classify", "  - lost_step", "steps.1: the plug-in 'lost_step' of datops-broken 2.1 cannot"),
+        ("check: working_day", "check: lost_check", "rules.0.check: the plug-in 'lost_check' of datops-broken 2.1"),
+        ("check: working_day", "check: nosuch", "there is no plug-in 'nosuch' in datops.checks, installed:"),
+        ("column: day, closed", "closed", "pipeline.yaml:19: tables.days.contract.rules.0.with.column: Field required"),
+        ("{column: day,", "{column: nowhere,", "nowhere"),
         ("type: calendar", "type: lost", "source.type: the plug-in 'lost' of datops-broken 2.1 cannot be imported"),
     ],
 )  # fmt: skip
@@ -123,3 +174,25 @@ def test_mistakes_in_the_keys_of_a_plug_in_are_said_with_their_line(datops, proj
     assert old in text
     (project / "pipeline.yaml").write_text(text.replace(old, new))
     assert said in datops("validate", "pipeline.yaml", code=2)
+
+
+def test_alerts_reach_the_place_that_a_plug_in_brings(python, project):
+    book = project / "book.txt"
+    told = python("-c", TELL, f"logbook://{book}")
+    assert json.loads(told) == [True, 1, None]
+    assert book.read_text().splitlines() == ["critical: it broke", "orders: token=***"]
+    delivered, attempts, reason = json.loads(python("-c", TELL, f"logbook://{project}/nowhere/book.txt"))
+    assert (delivered, attempts, reason) == (False, 3, "the receiver did not take it (logbook)")
+    assert "cannot be imported" in python("-c", TELL, "lost://there")
+
+
+TELL = """
+import json, sys
+from datops_assets.components.alert_channels import find_channel
+from datops_assets.telemetry.alerts import Message
+from datops_assets.telemetry.delivery import deliver
+
+message = Message("ops", "critical", "critical: it broke", ("orders: token=hunter2",), False, ())
+done = deliver(sys.argv[1], message, find_channel=find_channel, sleep=lambda _: None)
+print(json.dumps([done.delivered, done.attempts, done.reason]))
+"""

@@ -81,7 +81,7 @@ def test_a_rule_of_no_kind_is_told_the_kinds() -> None:
     assert problems(columns={"a": {"type": "text"}}, rules=[{"foo": 1}]) == [
         (
             "rules.0",
-            "not a rule, expected exactly one of: expression, unique, foreign_key, row_count, holds, compare,"
+            "not a rule, expected exactly one of: expression, check, unique, foreign_key, row_count, holds, compare,"
             " freshness, volume",
         )
     ]

@@ -62,14 +62,15 @@ def document_schema() -> dict[str, Any]:
     """The JSON schema of a pipeline document, whatever its source, for editors."""
     from pydantic.json_schema import models_json_schema
 
-    from datops_assets.components.transform_steps import add_plugins
+    from datops_assets.components import contract_checks, transform_steps
 
     wanted = []
     for name in source_kinds():
         with suppress(PluginError):  # one that does not load is named by `datops plugins list`
             wanted.append((document_model(name), "validation"))
     references, parts = models_json_schema(wanted)  # type: ignore[arg-type]
-    add_plugins(parts["$defs"])
+    transform_steps.add_plugins(parts["$defs"])
+    contract_checks.add_plugins(parts["$defs"])
     return {"title": "PipelineDocument", "anyOf": list(references.values()), **parts}
 
 

@@ -1,1 +1,1 @@
-"""A sample plug-in of datops: the source kind `calendar` and the step `classify`."""
+"""A sample plug-in of datops: one plug-in of each group."""
