@@ -28,6 +28,8 @@ _STATUS_EVERY_S = 10.0
 _WAIT_S = 0.2
 _SLOT_FREE_WITHIN_S = 10.0
 """The source notices that a reader is gone with the next message to it."""
+_COPIES_SLOTS = 170000
+"""Servers from this version on copy slots to standbys (sync_replication_slots there)."""
 _BATCH_BYTES = 1 << 20
 """Handed over at once: a queue operation costs as much as receiving ten messages."""
 _AHEAD = 32
@@ -98,8 +100,12 @@ def create_slot(conn: psycopg.Connection[Any], slot: str, *, temporary: bool = F
     temporary  it ends with the connection
     raises     SourceRefusedError: there are no free slots, or one of that name
     """
-    command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput (SNAPSHOT 'export')").format(
-        sql.Identifier(slot), sql.SQL(" TEMPORARY" if temporary else "")
+    # From PostgreSQL 17 on a standby may keep a copy of the slot, so that a stream outlives a failover.
+    survives = conn.info.server_version >= _COPIES_SLOTS and not temporary
+    command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput (SNAPSHOT 'export'{})").format(
+        sql.Identifier(slot),
+        sql.SQL(" TEMPORARY" if temporary else ""),
+        sql.SQL(", FAILOVER true" if survives else ""),
     )
     result = conn.pgconn.exec_(command.as_bytes(conn))
     if result.status != pq.ExecStatus.TUPLES_OK:

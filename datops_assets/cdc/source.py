@@ -72,8 +72,11 @@ class SourceServer:
     settings: dict[str, str]
 
 
+# The control file learns of a new timeline by a checkpoint, which may be minutes after a standby took over.
 _SERVER: LiteralString = """
-select current_setting('server_version_num')::int, s.system_identifier, c.timeline_id,
+select current_setting('server_version_num')::int, s.system_identifier,
+       case when pg_is_in_recovery() then c.timeline_id
+            else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
        current_setting('wal_level'), pg_is_in_recovery(),
        coalesce((select rolreplication or rolsuper from pg_roles where rolname = current_user), false)
   from pg_control_system() s, pg_control_checkpoint() c

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,16 +103,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.extra_keyword_matches.update(f"case_{number:02}" for number in mark.args)
 
 
-@pytest.fixture
-def followed(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Followed]:
-    """A source database without tables, on the same server as the warehouse."""
-    number = next(_numbers)
-    name = f"cdc_source_{warehouse.warehouse.dbname}_{number}"
+@contextmanager
+def followed_on(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Followed]:
+    """A source database without tables on a server."""
+    name = f"cdc_source_{warehouse.warehouse.dbname}_{next(_numbers)}"
     with server.connect() as admin:
         admin.execute(f"create database {name}")
-        database = server.at(name)
-        with closing(database.connect()) as source:
-            yield Followed(warehouse, database, source, ChangeStream("erp", name[:50], "datops_erp", ()))
+    database = server.at(name)
+    with closing(database.connect()) as source:
+        yield Followed(warehouse, database, source, ChangeStream("erp", name[:50], "datops_erp", ()))
+    with server.connect() as admin:  # anew: a test may have restarted it
         admin.execute(
             "select pg_terminate_backend(active_pid) from pg_replication_slots"
             " where database = %s and active_pid is not null", (name,),
@@ -122,3 +122,10 @@ def followed(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Followed]:
             (name,),
         )
         admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def followed(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Followed]:
+    """A source database on the same server as the warehouse."""
+    with followed_on(server, warehouse) as followed:
+        yield followed
