@@ -1,10 +1,13 @@
 """Change data capture: a source's log into bronze, each change once and to the byte.
 
 Belongs here: PostgreSQL's logical replication, the snapshot it begins with, the change log and the
-mirror. Does not: contracts (quality), Dagster (components), the environment (config).
+mirror; the same by queries, for any database (query). Does not: contracts (quality), Dagster (components),
+the environment (config).
 """
 
+from datops_assets.cdc.capture import Capture, Copied, Standing
 from datops_assets.cdc.drain import Drained, drain
+from datops_assets.cdc.log_capture import LogCapture
 from datops_assets.cdc.preflight import Finding, preflight
 from datops_assets.cdc.snapshot import Snapshot, take_snapshot
 from datops_assets.cdc.status import SlotStatus, has_news, read_slot
@@ -13,12 +16,16 @@ from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, 
 from datops_assets.cdc.view import renew_view
 
 __all__ = [
+    "Capture",
     "ChangeStream",
+    "Copied",
     "Drained",
     "Finding",
+    "LogCapture",
     "Progress",
     "SlotStatus",
     "Snapshot",
+    "Standing",
     "StreamEntry",
     "StreamedTable",
     "drain",

@@ -67,17 +67,23 @@ class FollowedTable:
         return [*self.meta.values(), *(sql.Identifier(column.name) for column in self.columns)]
 
 
-def prefix_for(names: Collection[str], at_least: str = "_") -> str:
+def prefix_for(names: Collection[str], at_least: str = "_", meta: Collection[str] = META_COLUMNS) -> str:
     """What our columns begin with where the source's have these names: `_`, longer where one is taken."""
     prefix = at_least
-    while any(f"{prefix}{name}" in names for name in META_COLUMNS):
+    while any(f"{prefix}{name}" in names for name in meta):
         prefix += "_"
     return prefix
 
 
-def rename_meta(conn: psycopg.Connection[Any], changes: sql.Identifier, old: str, new: str) -> None:
+def rename_meta(
+    conn: psycopg.Connection[Any],
+    changes: sql.Identifier,
+    old: str,
+    new: str,
+    meta: Collection[str] = META_COLUMNS,
+) -> None:
     """Make room in a log for a column of the source that is called as one of ours."""
-    for name in META_COLUMNS:
+    for name in meta:
         conn.execute(
             sql.SQL("alter table {} rename column {} to {}").format(
                 changes, sql.Identifier(f"{old}{name}"), sql.Identifier(f"{new}{name}")

@@ -14,7 +14,7 @@ from datops_assets.cli.output import Json, say_fields, say_json, say_rows, say_t
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import ChangeStream
+    from datops_assets.cdc import Capture
     from datops_assets.components.catalogue import Catalogue
     from datops_assets.components.streams.document import StreamDocument
 
@@ -29,11 +29,9 @@ Config = Annotated[Path | None, typer.Option("--config", help="A stream document
 @app.command()
 def preflight(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
     """Say what stands in the way of following a database, each point with the statement that mends it."""
-    from datops_assets.cdc import preflight as look
     from datops_assets.config.settings import read_settings
 
-    document = _document(name, config)
-    findings = look(document.parameters(read_settings().project_root), document.change_stream())
+    findings = _document(name, config).engine(read_settings().project_root).preflight()
     rows = [dataclasses.asdict(finding) for finding in findings]
     say_rows(rows, ["verdict", "what", "found", "mend"], as_json, "nothing was looked at")
     if any(finding.verdict == "stop" for finding in findings):
@@ -44,25 +42,23 @@ def preflight(name: StreamName = None, config: Config = None, as_json: Json = Fa
 def snapshot(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
     """Copy the tables as they are now, and begin to follow them from there. Refused where they are followed."""
     document = _document(name, config)
-    with _opened(document) as (catalogue, stream, parameters):
-        from datops_assets.cdc import find_stream
-
-        entry = find_stream(catalogue.conn, stream.source)
-        if entry is not None and entry.state == "streaming":
+    with _opened(document) as (catalogue, engine):
+        standing = engine.standing(catalogue.conn)
+        if standing.state == "streaming":
             raise DeclarationError(
                 [
-                    f"{stream.source} is followed since {entry.snapshot}; to copy all tables anew: datops cdc resync"
+                    f"{engine.source} is followed since {standing.since}; to copy all tables anew: datops cdc resync"
                 ]
             )
-        _take(catalogue, stream, parameters, as_json)
+        _take(catalogue, engine, as_json)
 
 
 @app.command()
 def resync(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
     """Forget slot, change log and mirror, and copy all tables anew."""
     document = _document(name, config)
-    with _opened(document) as (catalogue, stream, parameters):
-        _take(catalogue, stream, parameters, as_json)
+    with _opened(document) as (catalogue, engine):
+        _take(catalogue, engine, as_json)
 
 
 @app.command()
@@ -74,16 +70,13 @@ def drain(name: StreamName = None, config: Config = None, as_json: Json = False)
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        done, _, slot = follow_once(catalogue, document)
+        engine = document.engine(catalogue.settings.project_root)
+        done, standing = follow_once(catalogue, engine)
         bring_to_silver(catalogue, document)
-    result = {**dataclasses.asdict(done), "slot": dataclasses.asdict(slot) if slot else None}
     if as_json:
-        say_json(result)
+        say_json({**dataclasses.asdict(done), "status": {"state": standing.state, **standing.fields}})
         return
-    typer.echo(
-        f"{document.stream}: {done.changes} change(s) of {done.transactions} transaction(s)"
-        f" in {done.seconds:.2f} s, at {done.applied}"
-    )
+    typer.echo(f"{document.stream}: {engine.said(done)}")
     if done.tables:
         say_table(
             [{"table": table, "changes": count} for table, count in done.tables.items()], ["table", "changes"]
@@ -95,13 +88,16 @@ def stream(
     name: StreamName = None,
     config: Config = None,
     every_ms: Annotated[
-        int, typer.Option(help="Longest a finished transaction waits for others.", min=1)
-    ] = 200,
+        int | None,
+        typer.Option(
+            help="Longest wait between two commits; default: 200 by log, `look_every` by queries.", min=1
+        ),
+    ] = None,
     report_s: Annotated[
         float, typer.Option(help="How often the assets are told what arrived, in seconds.", min=0.1)
     ] = 60.0,
 ) -> None:
-    """Follow a database on and on, less than a second behind; ends cleanly on SIGTERM or Ctrl-C."""
+    """Follow a database on and on, by its log less than a second behind; ends cleanly on SIGTERM or Ctrl-C."""
     import signal
     import threading
 
@@ -111,71 +107,64 @@ def stream(
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    follow_for_ever(document, stopped, say=typer.echo, every_s=every_ms / 1000, report_s=report_s)
+    every_s = every_ms / 1000 if every_ms is not None else None
+    follow_for_ever(document, stopped, say=typer.echo, every_s=every_s, report_s=report_s)
 
 
 @app.command()
 def status(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
-    """Show where a stream is, how far behind, and what its slot holds back in the source."""
-    from datops_assets.cdc import find_stream, read_slot
-    from datops_assets.cdc.status import lag_seconds
+    """Show where a stream is and how far behind; by log, what its slot holds back in the source."""
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
-    stream = document.change_stream()
     with open_catalogue() as catalogue:
-        entry = find_stream(catalogue.conn, stream.source)
-        slot = read_slot(document.parameters(catalogue.settings.project_root), stream, entry)
-    fields: dict[str, Any] = {"stream": stream.source, "slot": stream.slot}
-    fields["state"] = entry.state if entry else "never started: datops cdc snapshot"
-    if entry is not None:
-        fields |= {
-            "reason": entry.reason, "snapshot": entry.snapshot, "applied": entry.applied,
-            "applied_commit_at": entry.applied_commit_at, "changes": entry.changes,
-            "lag_seconds": lag_seconds(entry, slot),
-        }  # fmt: skip
-    if slot is not None:
-        fields |= dataclasses.asdict(slot)
+        standing = document.engine(catalogue.settings.project_root).standing(catalogue.conn)
+    fields: dict[str, Any] = {
+        "stream": document.stream,
+        "capture": document.capture,
+        "state": standing.state or "never started: datops cdc snapshot",
+        "reason": standing.reason,
+        **standing.fields,
+    }
     if as_json:
         say_json(fields)
-    else:
-        say_fields(fields)
+        return
+    tables = fields.pop("tables", {})
+    say_fields(fields)
+    if tables:
+        rows = [{"table": table, **known} for table, known in tables.items()]
+        say_table(rows, list(rows[0]))
 
 
 @app.command()
 def stop(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
-    """End a stream: drop its slot and publication in the source. Bronze keeps what it has."""
-    from datops_assets.cdc.snapshot import end_stream
-
+    """End a stream: drop what it has in the source, slot and publication. Bronze keeps what it has."""
     document = _document(name, config)
-    with _opened(document) as (catalogue, stream, parameters):
-        end_stream(catalogue.conn, parameters, stream)
+    with _opened(document) as (catalogue, engine):
+        engine.stop(catalogue.conn)
     if as_json:
-        say_json({"stream": stream.source, "stopped": True})
+        say_json({"stream": engine.source, "stopped": True})
     else:
-        typer.echo(f"{stream.source} is no longer followed; its tables stay in bronze as they are")
+        typer.echo(f"{engine.source} is no longer followed; its tables stay in bronze as they are")
 
 
-def _take(catalogue: Catalogue, stream: ChangeStream, parameters: dict[str, Any], as_json: bool) -> None:
-    from datops_assets.cdc import take_snapshot
-
-    taken = take_snapshot(catalogue.conn, catalogue.warehouse.connect, parameters, stream)
+def _take(catalogue: Catalogue, engine: Capture, as_json: bool) -> None:
+    taken = engine.snapshot(catalogue.conn, catalogue.warehouse.connect)
     if as_json:
         say_json(dataclasses.asdict(taken))
         return
-    typer.echo(f"{stream.source}: {len(taken.rows)} table(s) copied, followed from {taken.lsn} on")
+    typer.echo(f"{engine.source}: {len(taken.rows)} table(s) copied, followed from {taken.place} on")
     say_table([{"table": table, "rows": count} for table, count in taken.rows.items()], ["table", "rows"])
 
 
 @contextmanager
-def _opened(document: StreamDocument) -> Iterator[tuple[Catalogue, ChangeStream, dict[str, Any]]]:
-    """The warehouse with the stream's lease, and how its source is reached."""
+def _opened(document: StreamDocument) -> Iterator[tuple[Catalogue, Capture]]:
+    """The warehouse with the stream's lease, and what moves the stream."""
     from datops_assets.cdc import lease
     from datops_assets.components.catalogue import open_catalogue
 
-    stream = document.change_stream()
-    with open_catalogue() as catalogue, lease(catalogue.conn, stream.source):
-        yield catalogue, stream, document.parameters(catalogue.settings.project_root)
+    with open_catalogue() as catalogue, lease(catalogue.conn, document.stream):
+        yield catalogue, document.engine(catalogue.settings.project_root)
 
 
 def _document(name: str | None, config: Path | None) -> StreamDocument:

@@ -70,7 +70,7 @@ def test_every_stream_document_shown_is_valid(block, tmp_path, monkeypatch):
 
     for name in re.findall(r"\$\{(\w+)\}", block.text):
         monkeypatch.setenv(name, "somewhere")
-    assert read_stream(_write(block, tmp_path), tmp_path).document.change_stream().tables
+    assert read_stream(_write(block, tmp_path), tmp_path).document.tables
 
 
 def _is_team_database(block: Block) -> bool:

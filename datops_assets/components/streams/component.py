@@ -5,7 +5,6 @@ Loading it touches nothing but the YAML file.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +20,14 @@ from datops_assets.config.settings import find_project_root, read_settings
 from datops_assets.errors import DatopsError
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import ChangeStream as Stream
-    from datops_assets.cdc import Drained, SlotStatus, StreamEntry
+    from datops_assets.cdc import Capture, Drained, Standing
 
 INTERVAL_S = 30
-HEARTBEAT_BYTES = 256 << 20
-"""Log that a stream without changes of its own may hold back in the source before it is drained all the same."""
 CHECK = "stream"
 
 
 class ChangeStream(dg.Component, dg.Model, dg.Resolvable):
-    """Tables of one PostgreSQL database, followed through its log.
+    """Tables of one database, followed through its log or by queries.
 
     The document is read by datops itself and never passes through a template engine.
     """
@@ -90,7 +86,7 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
         dg.AssetCheckSpec(
             CHECK,
             asset=dg.AssetKey(["bronze", document.stream, first]),
-            description="The stream goes on from where it was, and its slot keeps all that is needed.",
+            description="The stream goes on from where it was, and the source keeps all that is needed.",
         )
     ]
 
@@ -106,75 +102,48 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         with failing_as_dagster(), open_catalogue() as catalogue:
-            done, entry, slot = follow_once(catalogue, document)
-        context.log.info(
-            f"{done.changes} change(s) of {done.transactions} transaction(s) in {done.seconds:.2f} s, at {done.applied}"
-        )
-        yield from _results(document, done, entry, slot)
+            engine = document.engine(catalogue.settings.project_root)
+            done, standing = follow_once(catalogue, engine)
+        context.log.info(engine.said(done))
+        yield from _results(document, done, standing)
 
     return follow
 
 
-def follow_once(
-    catalogue: Catalogue, document: StreamDocument
-) -> tuple["Drained", "StreamEntry", "SlotStatus | None"]:
+def follow_once(catalogue: Catalogue, engine: "Capture") -> tuple["Drained", "Standing"]:
     """Take the snapshot where there is none, then drain; returns what was done, and how things stand."""
-    from datops_assets.cdc import drain, find_stream, read_slot
-
-    stream = document.change_stream()
-    parameters = document.parameters(catalogue.settings.project_root)
-    with _leased(catalogue, stream):
-        take_first_snapshot(catalogue, document)
-        done = drain(catalogue.conn, parameters, stream)
-        entry = find_stream(catalogue.conn, stream.source)
-    assert entry is not None
-    return done, entry, read_slot(parameters, stream, entry)
-
-
-def take_first_snapshot(catalogue: Catalogue, document: StreamDocument) -> None:
-    """Copy the tables where they never were, or only half; the stream's lease is held."""
-    from datops_assets.cdc import find_stream, take_snapshot
-
-    stream = document.change_stream()
-    entry = find_stream(catalogue.conn, stream.source)
-    if entry is None or entry.state in ("new", "snapshot"):
-        parameters = document.parameters(catalogue.settings.project_root)
-        take_snapshot(catalogue.conn, catalogue.warehouse.connect, parameters, stream)
-
-
-@contextmanager
-def _leased(catalogue: Catalogue, stream: "Stream") -> Iterator[None]:
     from datops_assets.cdc import lease
 
-    with lease(catalogue.conn, stream.source):
-        yield
+    with lease(catalogue.conn, engine.source):
+        take_first_snapshot(catalogue, engine)
+        done = engine.drain(catalogue.conn, catalogue.warehouse.connect)
+        return done, engine.standing(catalogue.conn)
+
+
+def take_first_snapshot(catalogue: Catalogue, engine: "Capture") -> None:
+    """Copy the tables where they never were, or only half; the stream's lease is held."""
+    if not engine.standing(catalogue.conn).has_begun:
+        engine.snapshot(catalogue.conn, catalogue.warehouse.connect)
 
 
 def _results(
-    document: StreamDocument, done: "Drained", entry: "StreamEntry", slot: "SlotStatus | None"
+    document: StreamDocument, done: "Drained", standing: "Standing"
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    from datops_assets.cdc.status import lag_seconds
-
-    common: dict[str, Any] = {"applied_lsn": done.applied, "seconds": done.seconds}
-    if slot is not None:
-        common["lag_bytes"] = slot.lag_bytes or 0
-        common["retained_wal_bytes"] = slot.retained_bytes or 0
-        common["lag_seconds"] = lag_seconds(entry, slot) or 0.0
+    common: dict[str, Any] = {"applied": done.applied, "seconds": done.seconds, **standing.figures}
     for name in document.tables:
-        metadata = {**common, "changes": done.tables.get(name, 0)}
+        metadata = {**common, "changes": done.tables.get(name, 0), **standing.tables.get(name, {})}
         if name in done.columns_added:
             metadata["columns_changed"] = dg.MetadataValue.json({"appeared": done.columns_added[name]})
         yield dg.MaterializeResult(dg.AssetKey(["bronze", document.stream, name]), metadata=metadata)
         yield dg.MaterializeResult(
             dg.AssetKey(["bronze", document.stream, f"{name}_changes"]), metadata=metadata
         )
-    status = slot.wal_status if slot is not None else None
     yield dg.AssetCheckResult(
         check_name=CHECK,
         asset_key=dg.AssetKey(["bronze", document.stream, next(iter(document.tables))]),
-        passed=status in ("reserved", "extended"),
+        passed=standing.is_sound,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"wal_status": status or "no slot", **common},
+        metadata={**standing.health, **common},
     )
 
 
@@ -187,7 +156,7 @@ def _sensor(document: StreamDocument) -> dg.SensorDefinition:
         job_name=name,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
-        description=f"Starts {name} when the log of {document.stream} has changes of its tables.",
+        description=f"Starts {name} when {document.stream} has changes of its tables, or it is time to look.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         under_way = dg.RunsFilter(
@@ -204,18 +173,12 @@ def _sensor(document: StreamDocument) -> dg.SensorDefinition:
 
 
 def _look(document: StreamDocument) -> dg.RunRequest | dg.SkipReason:
-    from datops_assets.cdc import find_stream, has_news, read_slot
-
-    stream = document.change_stream()
+    engine = document.engine(read_settings().project_root)
     with open_catalogue() as catalogue:
-        entry = find_stream(catalogue.conn, stream.source)
-    if entry is None or entry.state in ("new", "snapshot"):
+        standing = engine.standing(catalogue.conn)
+    if not standing.has_begun:
         return dg.RunRequest(tags={"datops/why": "first snapshot"})
-    if entry.state == "resync_required":
-        return dg.SkipReason(f"{entry.reason}; a person decides: datops cdc resync {stream.source}")
-    if has_news(document.parameters(read_settings().project_root), stream):
-        return dg.RunRequest(tags={"datops/why": "changes"})
-    slot = read_slot(document.parameters(read_settings().project_root), stream, entry)
-    if slot is not None and not slot.active and (slot.retained_bytes or 0) > HEARTBEAT_BYTES:
-        return dg.RunRequest(tags={"datops/why": "the slot holds back log of other tables"})
-    return dg.SkipReason("no changes since the last run")
+    if standing.state == "resync_required":
+        return dg.SkipReason(f"{standing.reason}; a person decides: datops cdc resync {engine.source}")
+    is_worth_it, why = engine.news(standing)
+    return dg.RunRequest(tags={"datops/why": why}) if is_worth_it else dg.SkipReason(why)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from datops_assets.components.document import Part
 from datops_assets.components.sources.database import DatabaseSource, address_of
@@ -18,14 +18,22 @@ from datops_assets.errors import DeclarationError
 from datops_assets.postgres.names import warehouse_name
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import ChangeStream
+    from datops_assets.cdc import Capture, ChangeStream
+    from datops_assets.cdc.query import QueriedTable
     from datops_assets.components.documents import LoadedDocument
 
 STREAM_TYPE = "datops_assets.components.ChangeStream"
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = r"^[1-9][0-9]{0,5}[smhd]$"
+_LOOKBACK = r"^[1-9][0-9]{0,8}[smhd]?$"
+_OF_QUERIES = ("look_every", "compare_every")
+_OF_QUERIED_TABLES = ("cursor", "lookback", "compare", "key", "exclude", "as_text")
+
+
 class StreamSource(DatabaseSource):
-    """The database that is followed; its role needs the right to replicate."""
+    """The database that is followed. By `capture: log` a PostgreSQL whose role may replicate."""
 
     type: Literal["database"] = "database"
 
@@ -40,9 +48,39 @@ class StreamTable(Part):
     rename: dict[str, Name] = Field(
         default_factory=dict, description="Column there: its name in silver; default: in snake_case."
     )
+    cursor: str | None = Field(
+        None, description="Column that grows with every change; by `capture: query` only."
+    )
+    lookback: str | None = Field(
+        None,
+        pattern=_LOOKBACK,
+        description="Read again this far below what was reached, for rows that came late: `10m`, or steps of a number.",
+    )
+    compare: Literal["rows", "keys", "never"] | None = Field(
+        None,
+        description="What is compared with the source: `keys` finds deletes, `rows` changes too; default: `keys` with"
+        " a cursor, `rows` without.",
+    )
+    key: list[str] = Field(
+        default_factory=list, description="Columns that tell its rows apart; default: the primary key."
+    )
+    exclude: list[str] = Field(default_factory=list, description="Leave these columns out.")
+    as_text: list[str] = Field(
+        default_factory=list, description="Take these as the text the database prints, whatever their type."
+    )
     description: str | None = None
     owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
     tags: Tags = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _cursor_is_there(self) -> StreamTable:
+        if self.cursor is None and self.lookback is not None:
+            raise ValueError("lookback goes back from a cursor, expected `cursor:` beside it")
+        if self.cursor is None and self.compare in ("never", "keys"):
+            raise ValueError(
+                f"compare: {self.compare} finds no changed row without a cursor, expected `cursor:` or `compare: rows`"
+            )
+        return self
 
 
 class StreamDocument(Part):
@@ -53,6 +91,17 @@ class StreamDocument(Part):
     description: str | None = None
     owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
     source: StreamSource
+    capture: Literal["log", "query"] = Field(
+        "log", description="`log`: follow PostgreSQL's log; `query`: look at the tables of any database."
+    )
+    look_every: str = Field(
+        "5m", pattern=_DURATION, description="By `capture: query`: how often the tables are looked at."
+    )
+    compare_every: str | None = Field(
+        None,
+        pattern=_DURATION,
+        description="By `capture: query`: how often they are compared; default: at each look.",
+    )
     slot: str | None = Field(
         None, pattern=r"^[a-z0-9_]{1,63}$", description="Replication slot; default datops_<stream>."
     )
@@ -60,14 +109,26 @@ class StreamDocument(Part):
     sensor: Literal["running", "stopped"] = Field("running", description="Whether changes start runs.")
     tables: dict[TableName, StreamTable] = Field(min_length=1)
 
-    @field_validator("source")
-    @classmethod
-    def _postgres(cls, source: StreamSource) -> StreamSource:
-        if not source.url.startswith(("postgresql://", "postgres://", "${")):
+    @model_validator(mode="after")
+    def _goes_with_capture(self) -> StreamDocument:
+        if self.capture == "query":
+            for name in ("slot", "publication"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is of `capture: log`, expected it to be left out")
+            return self
+        if not self.source.url.startswith(("postgresql://", "postgres://", "${")):
             raise ValueError(
-                "only PostgreSQL's log can be followed, expected a URL such as postgresql://user@host/db"
+                "only PostgreSQL's log can be followed, expected a URL such as postgresql://user@host/db,"
+                " or `capture: query`"
             )
-        return source
+        of_queries = [name for name in _OF_QUERIES if name in self.model_fields_set]
+        for table, declared in self.tables.items():
+            of_queries += [
+                f"tables.{table}.{n}" for n in _OF_QUERIED_TABLES if n in declared.model_fields_set
+            ]
+        if of_queries:
+            raise ValueError(f"{', '.join(of_queries)}: expected `capture: query` beside it")
+        return self
 
     @field_validator("tables")
     @classmethod
@@ -98,6 +159,49 @@ class StreamDocument(Part):
             tuple(StreamedTable(name, *self._where(name)) for name in self.tables),
         )
 
+    def engine(self, project_root: Path) -> Capture:
+        """What moves the stream.
+
+        raises    DeclarationError, TerminalError: a variable is not set
+        """
+        if self.capture == "log":
+            from datops_assets.cdc import LogCapture
+
+            return LogCapture(self.parameters(project_root), self.change_stream())
+        from datops_assets.cdc.query import QueryCapture, QueryStream
+
+        tables = tuple(self._queried(name, project_root) for name in self.tables)
+        compare_every_s = _seconds(self.compare_every) if self.compare_every else 0.0
+        return QueryCapture(QueryStream(self.stream, tables, compare_every_s), _seconds(self.look_every))
+
+    def _queried(self, name: str, project_root: Path) -> QueriedTable:
+        from datops_assets.cdc.query import QueriedTable
+        from datops_assets.ingestion.database import DatabaseTable, Lookback, open_look
+
+        table = self.tables[name]
+        schema, dot, relation = (table.table or name).rpartition(".")
+        declared = DatabaseTable(
+            source=self.stream,
+            name=name,
+            schema=schema if dot else self.source.schema_,
+            relation=relation,
+            disposition="merge",
+            cursor=table.cursor,
+            lookback=Lookback.parse(table.lookback) if table.lookback else None,
+            exclude=tuple(table.exclude),
+            as_text=tuple(table.as_text),
+        )
+        address = address_of(self.source, project_root)
+        return QueriedTable(
+            name,
+            declared.schema or "",
+            relation,
+            lambda: open_look(address, declared),
+            table.cursor,
+            table.compare or ("keys" if table.cursor else "rows"),
+            tuple(table.key),
+        )
+
     def _where(self, name: str) -> tuple[str, str]:
         schema, dot, table = (self.tables[name].table or name).rpartition(".")
         return (schema if dot else self.source.schema_ or "public", table)
@@ -108,6 +212,10 @@ class StreamDocument(Part):
         raises    DeclarationError, TerminalError: a variable is not set
         """
         return {"application_name": "datops", **address_of(self.source, project_root).libpq_parameters()}
+
+
+def _seconds(duration: str) -> float:
+    return float(int(duration[:-1]) * _SECONDS[duration[-1]])
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from datops_assets.components.catalogue import open_catalogue
 from datops_assets.components.streams.component import take_first_snapshot
 from datops_assets.components.streams.document import StreamDocument
+from datops_assets.config.settings import read_settings
 from datops_assets.errors import LockTakenError, RetryableError
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import Progress
+    from datops_assets.cdc import Capture, Progress
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
@@ -22,29 +23,28 @@ def follow_for_ever(
     stopped: threading.Event,
     *,
     say: Callable[[str], None],
-    every_s: float = 0.2,
+    every_s: float | None = None,
     report_s: float = 60.0,
 ) -> None:
     """Follow a stream until `stopped`, which ends it after the transaction that is whole.
 
+    every_s     longest wait between two commits; None: what suits the way changes are found
     say         one line when something changed: reports, a server that is away
     raises      TerminalError: the stream needs a person
     """
     wait_s = _FIRST_WAIT_S
+    engine = document.engine(read_settings().project_root)
 
     def report(progress: Progress) -> None:
         nonlocal wait_s
         wait_s = _FIRST_WAIT_S
         if progress.changes or progress.copied:
-            say(
-                f"{document.stream}: {progress.changes} change(s) of {progress.transactions} transaction(s) in"
-                f" {progress.seconds:.1f} s, at most {progress.longest_lag_s:.2f} s behind, at {progress.applied}"
-            )
+            say(f"{document.stream}: {engine.said(progress)}, at most {progress.longest_lag_s:.2f} s behind")
             tell_assets(document, progress, say)
 
     while not stopped.is_set():
         try:
-            _follow_once(document, stopped, report, every_s, report_s)
+            _follow_once(engine, stopped, report, every_s, report_s)
         except RetryableError as error:
             if stopped.is_set():
                 return
@@ -57,20 +57,18 @@ def follow_for_ever(
 
 
 def _follow_once(
-    document: StreamDocument,
+    engine: Capture,
     stopped: threading.Event,
     report: Callable[[Progress], None],
-    every_s: float,
+    every_s: float | None,
     report_s: float,
 ) -> None:
-    from datops_assets.cdc import lease, stream_changes
+    from datops_assets.cdc import lease
 
-    stream = document.change_stream()
-    with open_catalogue() as catalogue, lease(catalogue.conn, stream.source):
-        take_first_snapshot(catalogue, document)
-        parameters = document.parameters(catalogue.settings.project_root)
-        stream_changes(
-            catalogue.conn, parameters, stream,
+    with open_catalogue() as catalogue, lease(catalogue.conn, engine.source):
+        take_first_snapshot(catalogue, engine)
+        engine.stream(
+            catalogue.conn, catalogue.warehouse.connect,
             stopping=stopped.is_set, report=report, every_s=every_s, report_s=report_s,
         )  # fmt: skip
 
@@ -85,7 +83,7 @@ def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str
                 if not progress.tables.get(name) and name not in progress.copied:
                     continue
                 metadata: dict[str, Any] = {
-                    "applied_lsn": progress.applied,
+                    "applied": progress.applied,
                     "changes": progress.tables.get(name, 0),
                     "changes_per_s": progress.tables.get(name, 0) / max(progress.seconds, 0.001),
                     "lag_seconds": progress.longest_lag_s,

@@ -5,7 +5,7 @@ Does not: documents (components), the environment (config), the warehouse (postg
 PostgreSQL goes by binary COPY; every other database by record batches through SQLAlchemy.
 """
 
-from datops_assets.ingestion.database.address import Address, open_database
+from datops_assets.ingestion.database.address import Address, open_database, open_look
 from datops_assets.ingestion.database.tables import DatabaseTable, Lookback
 
-__all__ = ["Address", "DatabaseTable", "Lookback", "open_database"]
+__all__ = ["Address", "DatabaseTable", "Lookback", "open_database", "open_look"]

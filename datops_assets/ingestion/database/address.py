@@ -13,6 +13,8 @@ from datops_assets.ingestion.source import Source
 if TYPE_CHECKING:  # SQLAlchemy takes 0.2 s to import: paid by the first connection
     from sqlalchemy import URL
 
+    from datops_assets.ingestion.database.looks import Look
+
 _SHAPE = "expected one such as postgresql://user@host:5432/database, with `password_env:` for the password"
 _MISSING = {"mysql": "datops[mysql]", "mariadb": "datops[mysql]"}
 
@@ -92,6 +94,20 @@ def open_database(address: Address) -> Source[DatabaseTable]:
     from datops_assets.ingestion.database.engine import EngineSource
 
     return EngineSource(address)
+
+
+def open_look(address: Address, table: DatabaseTable) -> Look:
+    """Look at one table: connects, and begins a snapshot that the look's end closes.
+
+    raises    SourceUnreachableError, SourceRefusedError: nobody answers, or there is no such table or column
+    """
+    if not address.by_copy:
+        raise SourceRefusedError(
+            f"changes of {address.kind} cannot be found by queries yet, only PostgreSQL's"
+        )
+    from datops_assets.ingestion.database.postgres_look import PostgresLook
+
+    return PostgresLook(address, table)
 
 
 def missing_driver(address: Address, error: Exception) -> SourceRefusedError:

@@ -32,7 +32,7 @@ set bytea_output = 'hex'; set statement_timeout = 0; set lock_timeout = '30s';
 set idle_in_transaction_session_timeout = 0; set synchronize_seqscans = off;
 set max_parallel_workers_per_gather = 0
 """
-_SNAPSHOT: LiteralString = "begin isolation level repeatable read read only"
+SNAPSHOT: LiteralString = "begin isolation level repeatable read read only"
 _RELATION: LiteralString = """
 select c.oid, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid) from pg_class c
  where c.oid = to_regclass(%s) and c.relkind in ('r', 'p', 'v', 'm', 'f')
@@ -44,9 +44,9 @@ class PostgresSource(TableSource[SourceColumn]):
 
     unit_format = "copy"
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, looking: psycopg.Connection[Any] | None = None) -> None:
         super().__init__(address)
-        self._looking: psycopg.Connection[Any] | None = None
+        self._looking = looking
 
     def explained(self, what: str) -> AbstractContextManager[None]:
         """Say what went wrong in one sentence."""
@@ -58,7 +58,7 @@ class PostgresSource(TableSource[SourceColumn]):
         with explained(self._address, unit.path):
             conn = connect(self._address)
             try:
-                conn.execute(_SNAPSHOT)
+                conn.execute(SNAPSHOT)
                 found = _find(conn, reading.table)
                 if found is None:
                     raise self.no_table(reading.table)
@@ -78,7 +78,9 @@ class PostgresSource(TableSource[SourceColumn]):
         """Select nothing."""
         columns = found.taken(table)
         query = sql.SQL("select {} from {} limit 0")
-        self._look().execute(query.format(select_list(columns, [c.type for c in columns]), _name(table)))
+        self._look().execute(
+            query.format(select_list(columns, [c.type for c in columns]), relation_name(table))
+        )
 
     def highest(self, table: DatabaseTable, cursor: SourceColumn) -> str | None:
         """As PostgreSQL prints it."""
@@ -90,13 +92,13 @@ class PostgresSource(TableSource[SourceColumn]):
         # have a column's name: `order by` would take that one.
         query = sql.SQL(
             "select ({name}::{type})::text as highest from {relation} {finite} order by {name} desc nulls last limit 1"
-        ).format(name=name, type=type_, relation=_name(table), finite=finite)
+        ).format(name=name, type=type_, relation=relation_name(table), finite=finite)
         row = self._look().execute(query).fetchone()
         return None if row is None else row[0]
 
     def without_place(self, table: DatabaseTable, cursor: SourceColumn) -> int:
         """Null, and what is above every other value."""
-        query = sql.SQL("select count(*) from {} where {}").format(_name(table), _has_no_place(cursor))
+        query = sql.SQL("select count(*) from {} where {}").format(relation_name(table), has_no_place(cursor))
         row = self._look().execute(query).fetchone()
         assert row is not None
         return int(row[0])
@@ -112,7 +114,9 @@ class PostgresSource(TableSource[SourceColumn]):
         row = (
             self._look()
             .execute(
-                query.format(sql.Identifier(cursor.name), _name(reading.table), _condition(reading, cursor))
+                query.format(
+                    sql.Identifier(cursor.name), relation_name(reading.table), _condition(reading, cursor)
+                )
             )
             .fetchone()
         )
@@ -155,22 +159,9 @@ class PostgresDelivery(CopyDelivery):
 
     def chunks(self, types: Sequence[str]) -> Iterator[bytes]:
         """Yield what COPY sends, whole rows at a time."""
-        # The server sends a message a row: one by one they would cost as much to hand on as to read.
         digest = hashlib.sha256(repr(list(zip(self.columns(), types, strict=True))).encode())
-        parts: list[bytes | bytearray | memoryview] = []
-        size = 0
         with explained(self._address, self._reading.path), self._conn.cursor() as cursor:
-            with cursor.copy(self._query(types)) as copy:
-                for part in copy:
-                    parts.append(part)
-                    size += len(part)
-                    if size >= _CHUNK_BYTES:
-                        chunk = b"".join(parts)
-                        digest.update(chunk)
-                        yield chunk
-                        parts, size = [], 0
-            if parts:
-                chunk = b"".join(parts)
+            for chunk in copied_out(cursor, self._query(types)):
                 digest.update(chunk)
                 yield chunk
             self._rows = cursor.rowcount
@@ -204,27 +195,44 @@ class PostgresDelivery(CopyDelivery):
             self.close()
             with explained(self._address, self._reading.path):
                 self._conn = connect(self._address)
-                self._conn.execute(_SNAPSHOT)
+                self._conn.execute(SNAPSHOT)
 
     def _query(self, types: Sequence[str]) -> sql.Composed:
         limit = self._reading.most_rows
         return sql.SQL("copy (select {} from {} where {}{}) to stdout (format binary)").format(
             select_list(self._columns, types),
-            _name(self._reading.table),
+            relation_name(self._reading.table),
             _condition(self._reading, self._cursor),
             sql.SQL(" limit {}").format(sql.Literal(limit)) if limit is not None else sql.SQL(""),
         )
 
 
 def _find(conn: psycopg.Connection[Any], table: DatabaseTable) -> Found[SourceColumn] | None:
-    relation = conn.execute(_RELATION, (_name(table).as_string(conn),)).fetchone()
+    relation = conn.execute(_RELATION, (relation_name(table).as_string(conn),)).fetchone()
     if relation is None:
         return None
     oid, rows, size_bytes = relation
     return Found(read_columns(conn, oid, table), rows, size_bytes)
 
 
-def _name(table: DatabaseTable) -> sql.Identifier:
+def copied_out(cursor: psycopg.Cursor[Any], query: sql.Composed) -> Iterator[bytes]:
+    """Yield what COPY sends, many rows at a time."""
+    # The server sends a message a row: one by one they would cost as much to hand on as to read.
+    parts: list[bytes | bytearray | memoryview] = []
+    size = 0
+    with cursor.copy(query) as copy:
+        for part in copy:
+            parts.append(part)
+            size += len(part)
+            if size >= _CHUNK_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def relation_name(table: DatabaseTable) -> sql.Identifier:
+    """The table's name, quoted."""
     return sql.Identifier(*([table.schema] if table.schema else []), table.relation)
 
 
@@ -234,17 +242,22 @@ def _condition(reading: Reading, cursor: SourceColumn | None) -> sql.Composable:
         return sql.SQL("true")
     name, upper = sql.Identifier(cursor.name), cursor.literal(reading.upper)
     if reading.lower is None:
-        return sql.SQL("({} <= {} or {})").format(name, upper, _has_no_place(cursor))
-    lower = cursor.literal(reading.lower)
-    lookback = reading.table.lookback
-    if lookback is not None and lookback.is_time:
-        lower = sql.SQL("{} - make_interval(secs => {})").format(lower, sql.Literal(lookback.amount))
-    elif lookback is not None:
-        lower = sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
+        return sql.SQL("({} <= {} or {})").format(name, upper, has_no_place(cursor))
+    lower = looking_back(cursor, reading.lower, reading.table)
     return sql.SQL("{0} > {1} and {0} <= {2}").format(name, lower, upper)
 
 
-def _has_no_place(cursor: SourceColumn) -> sql.Composable:
+def looking_back(cursor: SourceColumn, watermark: str, table: DatabaseTable) -> sql.Composable:
+    """The watermark, less the lookback."""
+    lower, lookback = cursor.literal(watermark), table.lookback
+    if lookback is None:
+        return lower
+    if lookback.is_time:
+        return sql.SQL("{} - make_interval(secs => {})").format(lower, sql.Literal(lookback.amount))
+    return sql.SQL("{}::numeric - {}").format(lower, sql.Literal(lookback.amount))
+
+
+def has_no_place(cursor: SourceColumn) -> sql.Composable:
     """A condition: no reading goes on from the cursor's value."""
     name = sql.Identifier(cursor.name)
     endless = sql.SQL(" or {} in ({})").format(name, cursor.endless) if cursor.endless else sql.SQL("")

@@ -1,0 +1,115 @@
+"""A stream by queries as a user has it: the document, the commands, the assets, the sensor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from datops_assets.cli import _app
+from datops_assets.components.streams.component import stream_definitions
+from datops_assets.components.streams.document import StreamDocument, read_stream
+from datops_assets.errors import DeclarationError
+from datops_assets_tests.cdc.query.conftest import Queried
+
+DOCUMENT = """
+stream: erp
+team: sales
+capture: query
+source: {url: "%s", password_env: ERP_PASSWORD}
+tables:
+  orders: {cursor: at, lookback: 10m}
+  notes: {}
+"""
+
+
+@pytest.fixture
+def erp(postgres: Queried, project: Path, monkeypatch: pytest.MonkeyPatch) -> Queried:
+    """A source with two tables, and the document that looks at them, as stream.yaml."""
+    url = postgres.address.url
+    postgres.run("create table orders (id int primary key, at timestamptz default now())")
+    postgres.run("create table notes (id int primary key, note text)")
+    postgres.run("insert into orders values (1); insert into notes values (1, 'a')")
+    monkeypatch.setenv("ERP_PASSWORD", str(url.password))
+    (project / "stream.yaml").write_text(DOCUMENT % url._replace(password=None).render_as_string())
+    return postgres
+
+
+def datops(*arguments: str, expect: int = 0) -> Any:
+    answer = CliRunner().invoke(_app(), ["cdc", *arguments, "--config", "stream.yaml", "--json"])
+    assert answer.exit_code == expect, answer.output
+    return json.loads(answer.stdout) if answer.stdout.startswith(("{", "[")) else answer.output
+
+
+def document(project: Path) -> StreamDocument:
+    return read_stream(project / "stream.yaml", project).document
+
+
+def test_a_person_looks_at_a_database_by_command(erp: Queried) -> None:
+    findings = datops("preflight")
+    assert [(f["verdict"], f["what"]) for f in findings] == [("ok", "orders"), ("ok", "notes")]
+    assert datops("status")["state"].startswith("never started")
+    assert datops("snapshot")["rows"] == {"orders": 1, "notes": 1}
+    erp.run("insert into orders values (2); update notes set note = 'b'")
+    done = datops("drain")
+    assert (done["tables"], done["status"]["state"]) == ({"orders": 1, "notes": 1}, "streaming")
+    assert erp.mirror(name="notes") == [(1, "b")]
+    status = datops("status")
+    assert (status["capture"], status["changes"], status["looks"]) == ("query", 2, 3)
+    assert status["lag_seconds"] >= 0
+    assert status["tables"]["orders"]["watermark"]
+    assert "to copy all tables anew: datops cdc resync" in str(datops("snapshot", expect=2))
+    assert datops("resync")["rows"] == {"orders": 2, "notes": 1}
+    assert datops("stop")["stopped"]
+    assert datops("status")["state"].startswith("never started")
+
+
+def test_the_assets_show_changes_and_what_was_read(erp: Queried, project: Path) -> None:
+    definitions = stream_definitions(document(project))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_job_def("erp_stream")
+        sensor = definitions.get_sensor_def("erp_changes")
+        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        assert len(tick.run_requests or []) == 1
+        for changes in (0, 1):
+            result = job.execute_in_process(instance=instance)
+            events = {e.asset_key.to_user_string(): e for e in result.get_asset_materialization_events()}
+            assert len(events) == 4
+            metadata = events["bronze/erp/notes"].materialization.metadata
+            assert metadata["changes"].value == changes
+            assert metadata["rows_read"].value == changes
+            assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+            erp.run("update notes set note = 'b'")
+        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        assert "the next comes after 300 s" in str(tick.skip_message)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("capture: query", "capture: query\nslot: erp", "slot is of `capture: log`"),
+        ("capture: query", "capture: log", "tables.orders.cursor, tables.orders.lookback: expected `capture: query`"),
+        ("notes: {}", "notes: {compare: keys}", "finds no changed row without a cursor"),
+        ("cursor: at, ", "", "lookback goes back from a cursor"),
+        ("10m", "soon", "stream.yaml:7"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line(
+    erp: Queried, project: Path, before: str, after: str, said: str
+) -> None:
+    text = (project / "stream.yaml").read_text()
+    (project / "stream.yaml").write_text(text.replace(before, after, 1))
+    with pytest.raises(DeclarationError) as refused:
+        document(project)
+    assert said in str(refused.value)
+
+
+def test_a_stream_does_not_change_its_way_by_itself(erp: Queried, project: Path) -> None:
+    datops("snapshot")
+    text = (project / "stream.yaml").read_text().replace("capture: query", "capture: log")
+    (project / "stream.yaml").write_text(text.replace("{cursor: at, lookback: 10m}", "{}"))
+    assert "is followed by queries; end that first" in str(datops("drain", expect=1))
