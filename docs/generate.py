@@ -1,11 +1,13 @@
-"""Writes docs/reference/ from the code: every command, every key of a pipeline document.
+"""Writes docs/reference/ from the code: every command, every key of a pipeline document, every error.
 
 `python docs/generate.py` writes, `--check` only says which pages are stale (exit code 1).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +92,67 @@ def describe_document() -> str:
     return "".join(lines) + _EXPLAINED.format(
         types=print_types(), widening=print_widening(), patterns=print_patterns()
     )
+
+
+def describe_errors() -> str:
+    """Markdown of every error class: when it is raised, what a run does then, what a person does next."""
+    from datops_assets.errors import DatopsError, RecordError, RetryableError, TerminalError
+
+    _import_everything()
+    lines = [_WRITTEN_BY + "# Errors\n" + _ERRORS]
+    for group, heading in (
+        (RetryableError, "Tried again"),
+        (TerminalError, "For a person"),
+        (RecordError, "One record"),
+    ):
+        lines.append(f"\n## {heading}\n\n{_first(group)} {_next(group)}\n")
+        classes = sorted(
+            _below(group), key=lambda one: (one.__module__ != DatopsError.__module__, one.__name__)
+        )
+        if classes:
+            lines.append("\n| kind | means | what to do next |\n| --- | --- | --- |\n")
+        lines += [f"| `{one.__name__}` | {_cell(_first(one))} | {_cell(_next(one))} |\n" for one in classes]
+    return "".join(lines)
+
+
+_ERRORS = """
+Every error that datops raises on purpose has a kind, and the kind decides what happens. The message of an error says
+what happened, where, and the next command; this page says what the kind means. A failed step in the web UI names it as
+`kind`. The exit code is 2 where a declaration or the call is wrong, else 1. No message holds a secret or a cell.
+"""
+
+
+def _import_everything() -> None:
+    """Error classes stand where they are raised; each module that has one must be there to be asked."""
+    import datops_assets
+
+    for module in pkgutil.walk_packages(datops_assets.__path__, "datops_assets."):
+        if not module.name.startswith(
+            ("datops_assets.defs", "datops_assets.testing", "datops_assets.definitions")
+        ):
+            importlib.import_module(module.name)
+
+
+def _below(group: type[Exception]) -> Iterator[type[Exception]]:
+    """Public classes below one, each once. A class that says nothing of its own is its parent to people."""
+    for one in group.__subclasses__():
+        if not one.__name__.startswith("_") and one.__module__.startswith("datops_assets."):
+            yield one
+        yield from _below(one)
+
+
+def _first(error: type[Exception]) -> str:
+    return _plain((error.__doc__ or "").partition("\n\n")[0])
+
+
+def _next(error: type[Exception]) -> str:
+    """What follows "Next:" in the docstring, or in that of the nearest class above which has one."""
+    for one in error.__mro__:
+        found = (one.__doc__ or "").partition("Next:")[2]
+        if found:
+            text = _plain(found)
+            return text[0].upper() + text[1:]
+    return ""
 
 
 _EXPLAINED = """
@@ -265,6 +328,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": describe_commands,
     "pipeline-document.md": describe_document,
     "cdc-cases.md": describe_cases,
+    "errors.md": describe_errors,
 }
 
 

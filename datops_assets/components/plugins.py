@@ -24,7 +24,11 @@ GROUPS = {
 
 
 class PluginError(TerminalError):
-    """No installed package has the plug-in, or its package cannot be imported."""
+    """No installed package has the plug-in, or its package cannot be imported.
+
+    Next: `datops plugins list` says which package it is and why; install it again, or another version
+    of it.
+    """
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,10 @@ GRACE = timedelta(hours=24)
 
 
 class StepRefusedError(TerminalError):
-    """The server refused a statement of a plan; what its transaction had done was undone."""
+    """The server refused a statement of a plan; what its transaction had done was undone.
+
+    Next: give the role what it lacks, or correct the document; then `datops database plan`.
+    """
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,11 @@ _PASSWORD_BYTES = 32
 
 
 class SecretStoreError(TerminalError):
-    """A password cannot be read, kept or made."""
+    """A password cannot be read, kept or made.
+
+    Next: what the message says about the file or the variable; `datops database rotate` makes a new
+    password.
+    """
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,10 @@ _MOST_DIGITS = 38
 
 
 class TableMissingError(TerminalError):
-    """The table that is to go out is not in the warehouse, or lacks a column."""
+    """The table that is to go out is not in the warehouse, or lacks a column.
+
+    Next: run what makes the table, or correct `from:` and `columns:` of the export.
+    """
 
 
 @dataclass(frozen=True)

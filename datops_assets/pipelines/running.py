@@ -29,7 +29,10 @@ _END_WITHIN_S = 20
 
 
 class ExecutionError(TerminalError):
-    """A run did not come to an end of its own: it could not begin, was cancelled, or its process died."""
+    """A run did not come to an end of its own: it could not begin, was cancelled, or its process died.
+
+    Next: start the run again; what it loaded stays, and is not loaded twice.
+    """
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ def _contract_of(
 ) -> tuple[Contract, Mapping[str, str]]:
     if isinstance(contract, Contract):
         return contract, {}
+    from datops_assets.components import contract_checks  # noqa: F401 rules of plug-ins
+
     if isinstance(contract, Mapping):
         return Contract.model_validate(dict(contract)), {}
     from datops_assets.components.documents import read_documents

@@ -30,7 +30,10 @@ Swap = Callable[[Connection, str, str], None]
 
 
 class TransformError(TerminalError):
-    """A transformation cannot be built as it is declared; its table is as it was."""
+    """A transformation cannot be built as it is declared; its table is as it was.
+
+    Next: correct the step that is named; `datops pipeline sql` prints the statement without running it.
+    """
 
 
 @dataclass(frozen=True)

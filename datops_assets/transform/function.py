@@ -31,7 +31,10 @@ _PANDAS = {
 
 
 class FunctionError(TerminalError):
-    """A team's function cannot be found, fails, or returns something else than it declared."""
+    """A team's function cannot be found, fails, or returns something else than it declared.
+
+    Next: correct the function; its own error is in the log of the run.
+    """
 
 
 class Rows(Protocol):

@@ -18,18 +18,19 @@ BLOCKS = [block for page in list_pages() for block in list_blocks(page)]
 RUN_LIMIT_S = 300
 LONG = {
     ("tutorials", "pipelines.md"),
+    ("tutorials", "plugins.md"),
     ("sources", "databases.md"),
     ("sources", "write-a-source.md"),
     ("docs", "backup.md"),
 }
 
 
-PACKAGES = {"write-a-source.md"}
+PACKAGES = {("sources", "write-a-source.md"), ("tutorials", "plugins.md")}
 """Pages that write a package and install it; `datops validate` there holds what is written for it."""
 
 
 def _is_pipeline(block: Block) -> bool:
-    if block.language != "yaml" or block.page.name in PACKAGES:
+    if block.language != "yaml" or block.page.parts[-2:] in PACKAGES:
         return False
     values = yaml.safe_load(block.text)
     return isinstance(values, dict) and bool({"pipeline", "source_systems"} & values.keys())
@@ -110,7 +111,7 @@ def test_the_marked_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
         name: value for name, value in os.environ.items() if not name.startswith(("DATOPS_", "PG"))
     }
     programs = Path(sys.executable).parent
-    if page.name in PACKAGES:
+    if page.parts[-2:] in PACKAGES:
         programs = _environment_of_its_own(tmp_path / ".venv")
         environment |= {
             "VIRTUAL_ENV": str(tmp_path / ".venv"),

@@ -68,7 +68,7 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "pipeline-document.md", "cdc-cases.md"])
+@pytest.mark.parametrize("name", ["cli.md", "pipeline-document.md", "cdc-cases.md", "errors.md"])
 def test_a_written_reference_says_what_the_code_says(reference, name):
     """When this fails: `make docs`."""
     page = reference.REFERENCE / name
@@ -142,6 +142,14 @@ def test_the_reference_has_the_column_types_and_the_short_form(reference):
     page = reference.describe_document()
     assert print_types() in page
     assert "source_systems:" in page
+
+
+def test_every_error_says_what_it_means_and_what_to_do_next():
+    from datops_assets import errors
+
+    classes = [each for each in vars(errors).values() if isinstance(each, type)]
+    silent = [each.__name__ for each in classes if "Next:" not in (each.__doc__ or "")]
+    assert silent == ["DatopsError"]
 
 
 def test_env_example_holds_exactly_the_variables_that_are_read():

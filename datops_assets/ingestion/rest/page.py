@@ -21,7 +21,10 @@ _PATIENT_DECODER = json.JSONDecoder(parse_int=str)
 
 
 class CutOffError(ContainerDamagedError):
-    """An answer is no JSON: it may have been cut off on its way, so asking again may help."""
+    """An answer is no JSON: it may have been cut off on its way, so asking again may help.
+
+    Next: nothing at first, it is asked for again by itself; then open the address of the message in a browser.
+    """
 
 
 @dataclass(frozen=True)
