@@ -72,7 +72,7 @@ def drill(
     rpo_s = ((next_finished_at or now) - manifest.snapshot_at).total_seconds()
     rto_s: float | None = None
     findings: list[str] = []
-    with _scratch_folder(staging, manifest.backup_id) as folder:
+    with scratch_folder(staging, manifest.backup_id) as folder:
         try:
             rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
         except BackupDamagedError as error:
@@ -86,7 +86,7 @@ def drill(
 
 
 @contextmanager
-def _scratch_folder(staging: Path, backup_id: str) -> Iterator[Path]:
+def scratch_folder(staging: Path, backup_id: str) -> Iterator[Path]:
     """A folder that is gone afterwards; servers and folders that killed drills left go first.
 
     raises    LockTakenError: another process drills this backup

@@ -61,7 +61,8 @@ select coalesce((select sum(pg_database_size(oid)) from pg_database
                   where spcname not in ('pg_default', 'pg_global')), '{}'),
        (select pg_size_bytes(current_setting('wal_segment_size'))),
        (select rolreplication or rolsuper from pg_roles where rolname = current_user),
-       current_setting('summarize_wal', true), current_setting('data_checksums')
+       current_setting('summarize_wal', true), current_setting('data_checksums'),
+       (select rolname::text from pg_roles where rolsuper and rolcanlogin order by oid limit 1)
 """
 _AHEAD: LiteralString = """
 select format('%s.%s', n.nspname, c.relname), s.seqincrement * (32 + s.seqcache)
@@ -95,6 +96,8 @@ class Cluster:
     bytes: int
     segment_bytes: int
     data_checksums: bool
+    superuser: str | None
+    """Whoever may read everything in a restored copy."""
     problems: list[str]
 
 
@@ -177,6 +180,7 @@ class _Taking:
         artefacts = self._files.finish()
         hit("backup.packed")
         held["folders"] = self._files.folders
+        held["superuser"] = cluster.superuser
         held["cluster"] = {"segment_bytes": cluster.segment_bytes, "data_checksums": cluster.data_checksums}
         held["seconds"] = {"copy": round(copied_s, 3), "all": round(time.monotonic() - begun, 3)}
         current = backup.keys.current
@@ -329,7 +333,7 @@ def _look(conn: psycopg.Connection[Any], backup: PhysicalBackup, kind: Kind) -> 
     server_version, _, _, system, timeline = ask_server(conn)
     row = conn.execute(_CLUSTER).fetchone()
     assert row is not None
-    size, tablespaces, segment_bytes, may, summarizes, checksums = row
+    size, tablespaces, segment_bytes, may, summarizes, checksums, superuser = row
     problems = []
     if not may:
         problems.append(
@@ -350,7 +354,9 @@ def _look(conn: psycopg.Connection[Any], backup: PhysicalBackup, kind: Kind) -> 
             problems.append(
                 f"the destination {destination.name} has {left} bytes free, expected {size // 10} or more"
             )
-    return Cluster(server_version, system, timeline, size, segment_bytes, checksums == "on", problems)
+    return Cluster(
+        server_version, system, timeline, size, segment_bytes, checksums == "on", superuser, problems
+    )
 
 
 def _keep_log(keeper: psycopg.Connection[Any], backup_id: str) -> None:

@@ -157,6 +157,10 @@ def verify(
 def restore(
     name: Name = None,
     database: Annotated[str, typer.Option(help="Database to restore into; made where there is none.")] = "",
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the whole server, of a physical backup; not there, or empty."),
+    ] = None,
     to: Annotated[
         str | None, typer.Option(help="URL of another server; default: the server that was backed up.")
     ] = None,
@@ -179,8 +183,13 @@ def restore(
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
+    if folder is not None:
+        if database or to or schema or table or onto:
+            raise DeclarationError(["--folder restores a whole server, expected no --database beside it"])
+        _restore_folder(document, folder, backup, at, apply, as_json)
+        return
     if not database:
-        raise DeclarationError(["restore into which database? expected --database NAME"])
+        raise DeclarationError(["restore into what? expected --database NAME, or --folder PATH"])
     if schema and table:
         raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
     with open_catalogue() as catalogue:
@@ -189,7 +198,24 @@ def restore(
         outcome = operations.restore(
             document, catalogue, entry, target, Wanted(schema, table), onto=onto, at=at, apply=apply
         )
-    fields = dataclasses.asdict(outcome)
+    _say_restore(dataclasses.asdict(outcome), apply, as_json)
+
+
+def _restore_folder(
+    document: BackupDocument, folder: Path, backup: str | None, at: str | None, apply: bool, as_json: bool
+) -> None:
+    from datops_assets.backup.recovery import Target
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    with open_catalogue() as catalogue:
+        outcome = operations.restore_folder(
+            document, catalogue, folder.absolute(), Target(), backup_id=backup, at=at, apply=apply
+        )
+    _say_restore(dataclasses.asdict(outcome), apply, as_json)
+
+
+def _say_restore(fields: dict[str, Any], apply: bool, as_json: bool) -> None:
     if as_json:
         say_json(fields)
     else:

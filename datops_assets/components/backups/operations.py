@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from datops_assets.backup.drill import Drilled
     from datops_assets.backup.logical import BackupPlan, Taken
     from datops_assets.backup.manifest import Kind, Manifest
+    from datops_assets.backup.physical_restore import FolderPlan, FolderRestored, Link
+    from datops_assets.backup.recovery import Target
     from datops_assets.backup.restore import Restored, RestorePlan, Wanted
     from datops_assets.backup.server import Server
     from datops_assets.backup.verify import Verified
@@ -197,17 +200,48 @@ def proof(
         for one in entries(document, catalogue)
         if one.is_good and one.finished_at and one.started_at > entry.started_at
     ]
+    now, next_finished_at = datetime.now(UTC), min(later, default=None)
     with noted.read_lock(catalogue.conn, entry.backup_id):
-        destination, manifest = readable(document, catalogue, entry, at)
-        done = drill(
-            manifest, destination, document.keys(), staging_of(catalogue.settings), now=datetime.now(UTC),
-            next_finished_at=min(later, default=None), pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
-        )  # fmt: skip
+        if entry.kind in PHYSICAL:
+            done = _prove_physical(document, catalogue, entry, at, now, next_finished_at)
+        else:
+            destination, manifest = readable(document, catalogue, entry, at)
+            done = drill(
+                manifest, destination, document.keys(), staging_of(catalogue.settings), now=now,
+                next_finished_at=next_finished_at, pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
+            )  # fmt: skip
     noted.note_drill(
         catalogue.conn, entry.backup_id, done.started_at, done.passed, done.rto_s, done.rpo_s, done.findings,
         done.seconds | {"destination": done.destination, "tables": done.tables, "rows": done.rows},
     )  # fmt: skip
     return done
+
+
+def _prove_physical(
+    document: BackupDocument, catalogue: Catalogue, entry: BackupEntry, at: str | None, now: datetime,
+    next_finished_at: datetime | None,
+) -> Drilled:  # fmt: skip
+    from datops_assets.backup.physical_drill import drill_physical
+    from datops_assets.components.backups.document import staging_of
+
+    lost_s = ((next_finished_at or now) - (entry.snapshot_at or entry.started_at)).total_seconds()
+    return drill_physical(
+        chain_of(document, catalogue, entry, at), document.keys(), staging_of(catalogue.settings), now=now,
+        rpo_s=lost_s, pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
+    )  # fmt: skip
+
+
+def chain_of(
+    document: BackupDocument, catalogue: Catalogue, entry: BackupEntry, at: str | None
+) -> list[Link]:
+    """A physical backup and all that it needs; a destination without known damage comes first."""
+    from datops_assets.backup.physical_restore import read_chain
+
+    there = destinations_of(document, catalogue, at)
+    in_order = sorted(
+        there, key=lambda one: (one.name not in entry.destinations, one.name in entry.damaged_at)
+    )
+    return read_chain(in_order, document.backup, entry.backup_id, document.keys())
 
 
 def turn(document: BackupDocument, catalogue: Catalogue) -> BackupEntry:
@@ -217,7 +251,7 @@ def turn(document: BackupDocument, catalogue: Catalogue) -> BackupEntry:
     """
     from datops_assets.backup.retention import Candidate, next_to_drill
 
-    good = {one.backup_id: one for one in entries(document, catalogue) if one.is_good and one.kind in LOGICAL}
+    good = {one.backup_id: one for one in entries(document, catalogue) if one.is_good}
     chosen = next_to_drill(
         Candidate(entry.backup_id, entry.snapshot_at or entry.started_at, entry.drilled_at)
         for entry in good.values()
@@ -357,3 +391,55 @@ def restore(
             manifest, destination, document.keys(), target, staging, wanted=wanted, onto=onto,
             pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
         )  # fmt: skip
+
+
+def restore_folder(
+    document: BackupDocument, catalogue: Catalogue, folder: Path, target: Target, *, backup_id: str | None,
+    at: str | None, apply: bool,
+) -> FolderPlan | FolderRestored:  # fmt: skip
+    """Plan the restore of a whole server into a folder, or do it while nobody may remove what it needs.
+
+    target    without one: to where the newest backup ends
+    raises    BackupError: no backup lies before the target
+    """
+    from datops_assets.backup import catalogue as noted
+    from datops_assets.backup.physical_restore import moment_of, plan_folder
+    from datops_assets.backup.physical_restore import restore_folder as restore_into
+
+    entry = _before(document, catalogue, target, backup_id)
+    with noted.read_lock(catalogue.conn, entry.backup_id):
+        chain = chain_of(document, catalogue, entry, at)
+        last = chain[-1].manifest
+        lost = f"what was written after {last.snapshot_at:%Y-%m-%d %H:%M:%S} UTC"
+        plan = plan_folder(chain, folder, moment_of(chain), lost=lost)
+        if not apply:
+            return plan
+        return restore_into(
+            chain, document.keys(), folder, moment_of(chain), plan=plan, pg_bin=catalogue.settings.pg_bin
+        )
+
+
+def _before(
+    document: BackupDocument, catalogue: Catalogue, target: Target, backup_id: str | None
+) -> BackupEntry:
+    """The newest good physical backup from which the target can be reached, or the one that is asked for."""
+    from datops_assets.backup.physical_restore import is_before
+
+    if backup_id is not None:
+        chosen = choose(document, catalogue, backup_id)
+        if chosen.kind not in PHYSICAL:
+            raise BackupError(f"the backup {chosen.backup_id} is a dump; restore it with --database")
+        return chosen
+    good = [one for one in entries(document, catalogue) if one.is_good and one.kind in PHYSICAL]
+    if not good:
+        raise BackupError(
+            f"{document.backup} has no good physical backup; take one: datops backup run --kind full"
+        )
+    found = [one for one in good if is_before(one.snapshot_at, one.end_lsn, target)]
+    if not found:
+        first = good[0]
+        raise BackupError(
+            f"the {target} lies before the first physical backup, which holds what was there at"
+            f" {first.snapshot_at} (LSN {first.end_lsn}); nothing older can be restored"
+        )
+    return found[-1]
