@@ -219,24 +219,22 @@ def findings(
 ) -> None:
     """List what the watch has found and is not over."""
     from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.databases import KINDS
 
     columns = [
-        "finding_id",
-        "severity",
-        "kind",
-        "subject",
-        "first_seen",
-        "last_seen",
-        "resolved_at",
-        "summary",
-    ]
+        "finding_id", "severity", "kind", "subject", "team", "first_seen", "last_seen", "resolved_at", "summary",
+    ]  # fmt: skip
     with open_catalogue() as catalogue:
         found = catalogue.conn.execute(
-            "select finding_id, severity, kind, subject, first_seen, last_seen, resolved_at, summary"
+            "select finding_id, severity, kind, subject, team, first_seen, last_seen, resolved_at, summary"
             " from datops.findings where %s or resolved_at is null order by finding_id desc limit 200",
             (everything,),
         ).fetchall()
-    say_rows([dict(zip(columns, row, strict=True)) for row in found], columns, as_json, "nothing was found")
+    rows = [
+        {**dict(zip(columns, row, strict=True)), "next": KINDS[row[2]].next_step if row[2] in KINDS else ""}
+        for row in found
+    ]
+    say_rows(rows, [*columns, "next"], as_json, "nothing was found")
 
 
 @app.command("lint")

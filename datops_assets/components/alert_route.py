@@ -223,17 +223,14 @@ def _findings(place: _Place, now: datetime) -> Iterator[Event]:
     try:
         with open_catalogue() as catalogue:
             rows = catalogue.conn.execute(
-                "select kind, server || ' ' || subject, severity, summary,"
-                " coalesce(resolved_at, last_seen), resolved_at"
-                " from datops.findings where greatest(last_seen, resolved_at) > %s"
-                " and (resolved_at is not null or first_seen = last_seen or first_seen > %s)"
-                " order by 5 limit %s",
-                (place.findings, place.findings, MOST_EVENTS),
+                "select kind, server || ' ' || subject, severity, summary, changed_at, resolved_at, team"
+                " from datops.findings where changed_at > %s order by changed_at limit %s",
+                (place.findings, MOST_EVENTS),
             ).fetchall()
     except DatopsError as error:
         yield Event("unreachable", "warehouse", "critical", str(error), now)
         return
     yield Event("unreachable", "warehouse", "critical", "it answers again", now, over=True)
-    for kind, subject, severity, summary, at, resolved_at in rows:
+    for kind, subject, severity, summary, at, resolved_at, team in rows:
         place.findings = at.isoformat()
-        yield Event(f"finding_{kind}", subject, severity, summary, at, over=resolved_at is not None)
+        yield Event(f"finding_{kind}", subject, severity, summary, at, team, over=resolved_at is not None)

@@ -6,7 +6,9 @@ What others may use is named here.
 from datops_assets.databases.actual import Actual, Connect, read_actual
 from datops_assets.databases.apply import GRACE, Applied, StepRefusedError, apply, read_plan, rotate
 from datops_assets.databases.desired import Access, Limits, Login, TeamDatabase
+from datops_assets.databases.detect import Thresholds
 from datops_assets.databases.findings import Changes, Finding
+from datops_assets.databases.kinds import KINDS
 from datops_assets.databases.lints import Lint, lint
 from datops_assets.databases.plan import Plan, Step, plan
 from datops_assets.databases.secrets import (
@@ -17,11 +19,12 @@ from datops_assets.databases.secrets import (
     StoreOfEach,
     VariableStore,
 )
-from datops_assets.databases.watchdog import Intervention, watch_once
+from datops_assets.databases.watchdog import Intervention, Patience, watch_once
 from datops_assets.databases.watching import Look, look
 
 __all__ = [
     "GRACE",
+    "KINDS",
     "Access",
     "Actual",
     "Applied",
@@ -34,6 +37,7 @@ __all__ = [
     "Lint",
     "Login",
     "Look",
+    "Patience",
     "Plan",
     "Secret",
     "SecretStore",
@@ -42,6 +46,7 @@ __all__ = [
     "StepRefusedError",
     "StoreOfEach",
     "TeamDatabase",
+    "Thresholds",
     "VariableStore",
     "apply",
     "lint",

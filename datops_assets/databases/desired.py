@@ -71,6 +71,8 @@ class Login:
     limits: Limits = field(default_factory=Limits)
     expires: datetime | None = None
     absent: bool = False
+    exports: bool = False
+    """It may copy whole tables out: that is its work."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class TeamDatabase:
     """The database is the team's alone; else only the schemas are."""
     connections: int = 50
     absent: bool = False
+    team: str = ""
 
     @property
     def mark(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 
 _SESSIONS: LiteralString = """
-select a.pid, a.backend_start, a.usename, a.datname, a.state, a.application_name, a.client_addr::text,
+select a.pid, a.backend_start, a.usename, a.datname, a.state, a.application_name, host(a.client_addr),
        extract(epoch from clock_timestamp() - a.xact_start)::float8,
        extract(epoch from clock_timestamp() - a.query_start)::float8,
        extract(epoch from clock_timestamp() - a.state_change)::float8,

@@ -15,12 +15,18 @@ import psycopg
 from datops_assets.databases.desired import Limits, TeamDatabase
 from datops_assets.databases.sessions import Session, read_places, read_sessions
 
-SLACK_S = 2.0
-"""The server's own timeouts come first: their sentence is the better one."""
-PATIENCE_S = 10.0
-"""How long a cancelled statement may take to end."""
-KEPT_FREE = 5
-"""Places that the watchdog keeps for others, besides those that PostgreSQL reserves."""
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the watchdog waits, and how much room it keeps."""
+
+    slack_s: float = 2.0
+    """Past a limit: the server's own timeouts come first, their sentence is the better one."""
+    cancelled_s: float = 10.0
+    """How long a cancelled statement may take to end."""
+    kept_free: int = 5
+    """Places that are kept for others, besides those that PostgreSQL reserves."""
+
 
 _ACT: dict[str, LiteralString] = {
     # Once more by its start: the number may be another's by now.
@@ -63,7 +69,7 @@ def decide(
     limits: Mapping[str, Limits],
     cancelled_s: Mapping[tuple[int, datetime], float],
     places: int,
-    kept_free: int = KEPT_FREE,
+    patience: Patience = Patience(),
 ) -> list[Intervention]:
     """What is to be done about which session.
 
@@ -71,9 +77,9 @@ def decide(
     places         connections that the server has for those who are no superusers
     promise        a role that is not in `limits` is never touched; each session at most once
     """
-    found = {one.session.key: one for one in _over(sessions, limits, cancelled_s)}
+    found = {one.session.key: one for one in _over(sessions, limits, cancelled_s, patience)}
     rest = [session for session in sessions if session.key not in found]
-    found |= {one.session.key: one for one in _make_room(rest, limits, places, kept_free)}
+    found |= {one.session.key: one for one in _make_room(rest, limits, places, patience.kept_free)}
     return list(found.values())
 
 
@@ -81,54 +87,55 @@ def _over(
     sessions: Sequence[Session],
     limits: Mapping[str, Limits],
     cancelled_s: Mapping[tuple[int, datetime], float],
+    patience: Patience,
 ) -> Iterator[Intervention]:
     for session in sessions:
         limit = limits.get(session.role)
         if limit is None:
             continue
-        idle = _idle(session, limit)
+        idle = _idle(session, limit, patience.slack_s)
         if idle is not None:
             yield Intervention(session, "terminate", idle)
             continue
-        busy = _busy(session, limit)
+        busy = _busy(session, limit, patience.slack_s)
         if busy is None:
             continue
         since = cancelled_s.get(session.key)
         # A cancel before this statement began was about another one.
         if since is None or since >= (session.statement_s or 0.0):
             yield Intervention(session, "cancel", busy)
-        elif since > PATIENCE_S:
+        elif since > patience.cancelled_s:
             yield Intervention(
                 session, "terminate", f"{busy}, and goes on {since:.0f} s after it was cancelled"
             )
 
 
-def _idle(session: Session, limit: Limits) -> str | None:
+def _idle(session: Session, limit: Limits, slack_s: float) -> str | None:
     """Why an idle session has to end; nothing can be cancelled in it."""
     if session.is_in_transaction:
-        if _is_over(session.in_state_s, limit.idle_in_transaction_s):
+        if _is_over(session.in_state_s, limit.idle_in_transaction_s, slack_s):
             return f"idle in a transaction for {session.in_state_s:.0f} s, {limit.idle_in_transaction_s} s are allowed"
-        if _is_over(session.transaction_s, limit.transaction_s):
+        if _is_over(session.transaction_s, limit.transaction_s, slack_s):
             return f"a transaction of {session.transaction_s:.0f} s, {limit.transaction_s} s are allowed"
-    if session.state == "idle" and _is_over(session.in_state_s, limit.idle_session_s):
+    if session.state == "idle" and _is_over(session.in_state_s, limit.idle_session_s, slack_s):
         return f"idle for {session.in_state_s:.0f} s, {limit.idle_session_s} s are allowed"
     return None
 
 
-def _busy(session: Session, limit: Limits) -> str | None:
+def _busy(session: Session, limit: Limits, slack_s: float) -> str | None:
     if not session.is_active:
         return None
-    if _is_over(session.lock_wait_s, limit.lock_s):
+    if _is_over(session.lock_wait_s, limit.lock_s, slack_s):
         return f"waits for a lock for {session.lock_wait_s:.0f} s, {limit.lock_s} s are allowed"
-    if _is_over(session.statement_s, limit.statement_s):
+    if _is_over(session.statement_s, limit.statement_s, slack_s):
         return f"a statement of {session.statement_s:.0f} s, {limit.statement_s} s are allowed"
-    if _is_over(session.transaction_s, limit.transaction_s):
+    if _is_over(session.transaction_s, limit.transaction_s, slack_s):
         return f"a transaction of {session.transaction_s:.0f} s, {limit.transaction_s} s are allowed"
     return None
 
 
-def _is_over(age_s: float | None, limit_s: int | None) -> bool:
-    return age_s is not None and limit_s is not None and age_s > limit_s + SLACK_S
+def _is_over(age_s: float | None, limit_s: int | None, slack_s: float) -> bool:
+    return age_s is not None and limit_s is not None and age_s > limit_s + slack_s
 
 
 def _make_room(
@@ -151,7 +158,7 @@ def watch_once(
     catalogue: psycopg.Connection[Any],
     name: str,
     databases: Sequence[TeamDatabase],
-    kept_free: int = KEPT_FREE,
+    patience: Patience = Patience(),
 ) -> list[Intervention]:
     """Look once, act, and enter what was done.
 
@@ -162,7 +169,7 @@ def watch_once(
     cancelled = {
         (pid, start): float(age) for pid, start, _, age in catalogue.execute(_CANCELLED, (name,)).fetchall()
     }
-    todo = decide(read_sessions(server), limits_of(databases), cancelled, read_places(server), kept_free)
+    todo = decide(read_sessions(server), limits_of(databases), cancelled, read_places(server), patience)
     return [one for one in todo if _act(server, catalogue, name, one)]
 
 

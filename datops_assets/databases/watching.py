@@ -1,10 +1,13 @@
-"""One look at a server: the watchdog acts, detection compares with the look before, findings are kept."""
+"""One look at a server: the watchdog acts, detection compares with the look before, findings are kept.
+
+What a look remembers is in the warehouse: a process that starts anew goes on where the one before ended.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -15,6 +18,9 @@ from datops_assets.databases.actual import Connect
 from datops_assets.databases.desired import TeamDatabase
 from datops_assets.databases.detect import (
     Baseline,
+    Burst,
+    Familiar,
+    LogSeen,
     Sample,
     TableCounts,
     Thresholds,
@@ -22,18 +28,27 @@ from datops_assets.databases.detect import (
     learn,
     take_sample,
 )
-from datops_assets.databases.findings import Changes, enter
-from datops_assets.databases.watchdog import Intervention, watch_once
+from datops_assets.databases.detect.sample import Counts
+from datops_assets.databases.findings import Changes, Finding, enter
+from datops_assets.databases.watchdog import Intervention, Patience, watch_once
 
 _KEEP: LiteralString = """
 insert into datops.watched (server, memory, taken_at) values (%s, %s, %s)
 on conflict (server) do update set memory = excluded.memory, taken_at = excluded.taken_at
 """
 _LEARN: LiteralString = """
-insert into datops.baselines (server, subject, measure, samples, mean, deviation) values (%s, %s, %s, %s, %s, %s)
+insert into datops.baselines (server, subject, measure, since, seen_at, samples, mean, deviation)
+values (%s, %s, %s, %s, %s, %s, %s, %s)
 on conflict (server, subject, measure) do update
-   set samples = excluded.samples, mean = excluded.mean, deviation = excluded.deviation
+   set seen_at = excluded.seen_at, samples = excluded.samples, mean = excluded.mean, deviation = excluded.deviation
 """
+_LEARNED: LiteralString = """
+select subject, measure, since, seen_at, samples, mean, deviation from datops.baselines where server = %s
+"""
+_MEET: LiteralString = """
+insert into datops.familiar (server, role, trait, value, first_seen) values (%s, %s, %s, %s, %s) on conflict do nothing
+"""
+_KNOWN: LiteralString = "select role, trait, value, first_seen from datops.familiar where server = %s"
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def look(
     server: str,
     databases: Sequence[TeamDatabase],
     thresholds: Thresholds | None = None,
-    expected: frozenset[str] = frozenset(),
+    patience: Patience | None = None,
 ) -> Look:
     """Look at a server once: act on its sessions, compare with the look before, enter the findings.
 
@@ -64,22 +79,71 @@ def look(
     before = _remember(catalogue, server)
     with ExitStack() as stack:
         conn = stack.enter_context(closing(connect(None)))
-        done = watch_once(conn, catalogue, server, databases)
+        done = watch_once(conn, catalogue, server, databases, patience or Patience())
         present = {row[0] for row in conn.execute("select datname from pg_database where datallowconn")}
         names = sorted({one.database for one in databases} & present)
         inside = {name: stack.enter_context(closing(connect(name))) for name in names}
-        sample = take_sample(conn, inside, before.log_place if before else None)
-    baselines = _baselines(catalogue, server)
-    changes = enter(catalogue, server, judge(sample, before, baselines, limits, expected))
-    _keep(catalogue, server, sample, learn(sample, baselines, limits))
+        log = before.log if before else None
+        sample = take_sample(
+            conn, inside, log.place if log else None, log.bursts if log else None, limits.burst_s
+        )
+        administrator = conn.info.user
+    sample = replace(sample, logins=_logins(databases), tables=_with_age(sample, before))
+    baselines, familiar = _baselines(catalogue, server), _familiar(catalogue, server)
+    exporters = frozenset({administrator, *_exporters(databases)})
+    found = judge(sample, before, baselines, familiar, limits, exporters)
+    changes = enter(
+        catalogue, server, [_with_team(one, databases) for one in found],
+        unseen=sample.unseen, linger_s=limits.linger_s, escalate_s=limits.escalate_s,
+    )  # fmt: skip
+    _keep(catalogue, server, sample, learn(sample, before, baselines, limits), familiar)
     return Look(tuple(done), changes, sample.skipped)
+
+
+def _logins(databases: Sequence[TeamDatabase]) -> dict[str, str]:
+    return {
+        role: f"{one.name}_{login.name}"
+        for one in databases
+        for login in one.logins
+        for role in one.pair(login)
+    }
+
+
+def _exporters(databases: Sequence[TeamDatabase]) -> set[str]:
+    return {role for one in databases for login in one.logins if login.exports for role in one.pair(login)}
+
+
+def _with_team(finding: Finding, databases: Sequence[TeamDatabase]) -> Finding:
+    """Whose it is, by the role or the database that it is about."""
+    about = {finding.subject.split("/")[0].split(" ")[0], finding.subject.removeprefix("role ")}
+    for one in databases:
+        theirs = {*one.roles(), *_logins([one]).values(), *([one.database] if one.whole else [])}
+        if about & theirs:
+            return replace(finding, team=one.team)
+    return finding
+
+
+def _with_age(sample: Sample, before: Sample | None) -> dict[str, TableCounts]:
+    """The tables, each with when it was first looked at; one that was there at the first look is old."""
+    known: dict[tuple[str, int | str], float] = {}
+    for name, one in (
+        before.tables.items() if before else ()
+    ):  # renamed, or another in the place of it: the same to people
+        known |= dict.fromkeys([(name.split("/")[0], one.oid), (name.split("/")[0], name)], one.since)
+    aged = {}
+    for name, one in sample.tables.items():
+        database = name.split("/")[0]
+        since = one.since if before and database in before.grants else 0.0
+        since = known.get((database, one.oid), known.get((database, name), since))
+        aged[name] = replace(one, since=since)
+    return aged
 
 
 def _remember(catalogue: psycopg.Connection[Any], server: str) -> Sample | None:
     row = catalogue.execute(
         "select memory, taken_at from datops.watched where server = %s", (server,)
     ).fetchone()
-    if row is None:
+    if row is None or "grants" not in row[0]:  # never looked, or by a release that remembered other things
         return None
     memory: dict[str, Any] = row[0]
     at: datetime = row[1]
@@ -89,9 +153,19 @@ def _remember(catalogue: psycopg.Connection[Any], server: str) -> Sample | None:
         places=0,
         powers={name: tuple(powers) for name, powers in memory["powers"].items()},
         hba=memory["hba"],
-        counts={name: (v[0], v[1], v[2], v[3]) for name, v in memory["counts"].items()},
+        settings=memory["settings"],
+        counts={name: Counts(*value) for name, value in memory["counts"].items()},
         tables={name: TableCounts(*value) for name, value in memory["tables"].items()},
-        log_place=(memory["log"][0], memory["log"][1]) if memory["log"] else None,
+        grants={name: frozenset(lines) for name, lines in memory["grants"].items()},
+        log=LogSeen(
+            place=(memory["log"][0], memory["log"][1]),
+            bursts={
+                (role, client): Burst(count, datetime.fromisoformat(first), datetime.fromisoformat(last))
+                for role, client, count, first, last in memory["bursts"]
+            },
+        )
+        if memory["log"]
+        else None,
     )
 
 
@@ -100,24 +174,35 @@ def _keep(
     server: str,
     sample: Sample,
     baselines: Mapping[tuple[str, str], Baseline],
+    familiar: Familiar,
 ) -> None:
+    log = sample.log
     memory = {
         "powers": {name: list(powers) for name, powers in sample.powers.items()},
         "hba": sample.hba,
-        "counts": {name: list(value) for name, value in sample.counts.items()},
-        "tables": {
-            name: [one.rows, one.deleted, one.updated, one.file] for name, one in sample.tables.items()
-        },
-        "log": list(sample.log_place) if sample.log_place else None,
+        "settings": dict(sample.settings),
+        "counts": {name: astuple(value) for name, value in sample.counts.items()},
+        "tables": {name: astuple(value) for name, value in sample.tables.items()},
+        "grants": {name: sorted(lines) for name, lines in sample.grants.items()},
+        "log": log.place if log else None,
+        "bursts": [
+            (*who, one.count, one.first.isoformat(), one.last.isoformat()) for who, one in log.bursts.items()
+        ]
+        if log
+        else [],
     }
     with catalogue.transaction(), catalogue.cursor() as cursor:
         cursor.execute(_KEEP, (server, Jsonb(memory), sample.at))
-        rows = [(server, *key, one.samples, one.mean, one.deviation) for key, one in baselines.items()]
-        cursor.executemany(_LEARN, rows)
+        cursor.executemany(_LEARN, [(server, *key, *astuple(one)) for key, one in baselines.items()])
+        cursor.executemany(_MEET, [(server, *one, sample.at) for one in familiar.unknown(sample)])
 
 
 def _baselines(catalogue: psycopg.Connection[Any], server: str) -> dict[tuple[str, str], Baseline]:
-    query: LiteralString = (
-        "select subject, measure, samples, mean, deviation from datops.baselines where server = %s"
-    )
-    return {(row[0], row[1]): Baseline(*row[2:]) for row in catalogue.execute(query, (server,))}
+    return {(row[0], row[1]): Baseline(*row[2:]) for row in catalogue.execute(_LEARNED, (server,))}
+
+
+def _familiar(catalogue: psycopg.Connection[Any], server: str) -> Familiar:
+    found: dict[tuple[str, Any], dict[str, datetime]] = {}
+    for role, trait, value, first_seen in catalogue.execute(_KNOWN, (server,)):
+        found.setdefault((role, trait), {})[value] = first_seen
+    return Familiar(found)

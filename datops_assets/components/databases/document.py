@@ -85,6 +85,9 @@ class LoginDocument(Part):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Variable that holds the password. Left out: datops makes it and keeps it in a file.",
     )
+    exports: bool = Field(
+        False, description="It may copy whole tables out: a program for exports or dumps. No finding then."
+    )
     absent: bool = Field(
         False, description="`true` removes the login; leaving it out of the document does not."
     )
@@ -162,6 +165,7 @@ class TeamDatabaseDocument(Part):
                 if login.expires
                 else None,
                 login.absent,
+                login.exports,
             )
             for name, login in self.logins.items()
         )
@@ -173,6 +177,7 @@ class TeamDatabaseDocument(Part):
             whole=self.inside is None,
             connections=self.connections,
             absent=self.absent,
+            team=self.team,
         )
 
     def administrator(self, project_root: Path) -> Warehouse:

@@ -1,6 +1,8 @@
 """Watches the servers of all declared team databases: an asset for the graph, a function for the command."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,31 @@ if TYPE_CHECKING:
     from datops_assets.databases import Look
 
 KEY = dg.AssetKey(["databases", "watch"])
+FINDINGS, COVERAGE = "findings", "coverage"
+MOST_SHOWN = 50
+_OPEN = """
+select severity, kind, subject, team, first_seen, summary from datops.findings where resolved_at is null
+ order by severity <> 'critical', severity <> 'warning', first_seen desc
+"""
+
+
+@dataclass(frozen=True)
+class OpenFinding:
+    """A finding that is not over, as people read it."""
+
+    severity: str
+    kind: str
+    subject: str
+    team: str
+    since: datetime
+    summary: str
+
+    @property
+    def next_step(self) -> str:
+        """What to do about it."""
+        from datops_assets.databases import KINDS
+
+        return KINDS[self.kind].next_step if self.kind in KINDS else ""
 
 
 class DatabaseWatch(dg.Component, dg.Model, dg.Resolvable):
@@ -46,34 +73,77 @@ def watch_asset() -> dg.AssetsDefinition:
         group_name="databases",
         kinds={"postgres"},
         description="Sessions held to their limits, and what was found on the servers of the teams' databases.",
-        check_specs=[dg.AssetCheckSpec("findings", asset=KEY, description="Nothing critical is open.")],
+        check_specs=[
+            dg.AssetCheckSpec(FINDINGS, asset=KEY, description="Nothing critical is open."),
+            dg.AssetCheckSpec(COVERAGE, asset=KEY, description="All that is looked for could be looked at."),
+        ],
         pool="database_watch",
     )
     def watch(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         with failing_as_dagster():
             looks = look_at_all(read_settings().project_root)
-            critical, others = open_findings(read_settings().project_root)
+            found = open_findings(read_settings().project_root)
         for server, seen in looks.items():
             for one in seen.interventions:
                 context.log.warning(
                     f"{server}: {one.action} {one.session.role} ({one.session.pid}): {one.reason}"
                 )
-        check = dg.AssetCheckResult(
-            check_name="findings",
-            passed=not critical,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata={"critical": critical, "others": others},
-        )
+        acts = [
+            f"{one.action} {one.session.role} ({one.session.pid}): {one.reason}"
+            for seen in looks.values()
+            for one in seen.interventions
+        ]
+        skipped = sorted({f"{server}: {part}" for server, seen in looks.items() for part in seen.skipped})
         yield dg.MaterializeResult(
             metadata={
-                "interventions": sum(len(seen.interventions) for seen in looks.values()),
-                "open findings": len(critical) + len(others),
-                "not looked at": sorted({part for seen in looks.values() for part in seen.skipped}),
+                "open findings": len(found),
+                "critical": sum(one.severity == "critical" for one in found),
+                "findings": dg.MetadataValue.md(as_table(found)),
+                "interventions": len(acts),
+                "what was done": dg.MetadataValue.md(_as_list(acts)),
+                "servers": sorted(looks),
             }
         )
-        yield check
+        yield _findings_check(found)
+        yield dg.AssetCheckResult(
+            check_name=COVERAGE,
+            passed=not skipped,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{len(skipped)} part(s) could not be looked at" if skipped else "all was looked at",
+            metadata={"not looked at": dg.MetadataValue.md(_as_list(skipped))},
+        )
 
     return watch
+
+
+def _findings_check(found: list[OpenFinding]) -> dg.AssetCheckResult:
+    critical = [one for one in found if one.severity == "critical"]
+    said = f"{len(critical)} critical, {len(found) - len(critical)} other finding(s) are open"
+    return dg.AssetCheckResult(
+        check_name=FINDINGS,
+        passed=not critical,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{said}: {critical[0].summary}" if critical else said,
+        metadata={"open": dg.MetadataValue.md(as_table(found))},
+    )
+
+
+def as_table(found: list[OpenFinding]) -> str:
+    """Findings as a Markdown table, the worst first."""
+    if not found:
+        return "none"
+    lines = ["| | kind | what | team | since (UTC) | next |", "| --- | --- | --- | --- | --- | --- |"]
+    for one in found[:MOST_SHOWN]:
+        cells = [one.severity, f"`{one.kind}`", one.summary, one.team, f"{one.since.astimezone(UTC):%m-%d %H:%M}",
+                 one.next_step]  # fmt: skip
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if len(found) > MOST_SHOWN:
+        lines.append(f"\nand {len(found) - MOST_SHOWN} more: datops database findings")
+    return "\n".join(lines)
+
+
+def _as_list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "none"
 
 
 def look_at_all(project_root: Path | None = None) -> dict[str, "Look"]:
@@ -104,13 +174,10 @@ def look_at_all(project_root: Path | None = None) -> dict[str, "Look"]:
         }
 
 
-def open_findings(project_root: Path) -> tuple[list[str], list[str]]:
-    """What is open: the critical ones, and the others."""
+def open_findings(project_root: Path) -> list[OpenFinding]:
+    """What is open, the worst first."""
     with open_catalogue(project_root) as catalogue:
-        rows = catalogue.conn.execute(
-            "select severity = 'critical', kind || ': ' || summary from datops.findings where resolved_at is null"
-        ).fetchall()
-    return [text for bad, text in rows if bad], [text for bad, text in rows if not bad]
+        return [OpenFinding(*row) for row in catalogue.conn.execute(_OPEN)]
 
 
 def _warehouse(root: Path, name: str | None) -> Any:
