@@ -156,6 +156,21 @@ def _next(error: type[Exception]) -> str:
 
 
 _EXPLAINED = """
+## What `keep` means
+
+Without it bronze keeps every row of every load for ever. With `keep: {{loads: 3}}` or `keep: {{days: 30}}` each run
+lets go of rows that silver no longer needs, after it has loaded what is new:
+
+- all rows of loads that gave way (replaced, undone), once silver has read what took their place; they only wait for
+  `datops load undo`, which says so where they are gone;
+- under `load: merge`, of older loads the rows that were overtaken: silver shows a later row of the same key.
+
+The newest so many loads, or those of the last so many days, are left alone. What silver shows, what waits in the
+quarantine and what a person dropped stays, however old, so silver judged again by the same contract is the same; a
+changed contract sees what is still there. The entry in the catalogue stays and says when and how many
+(`datops load show`); `rows_pruned` is on the bronze asset. `datops load prune` shows what may go, `--apply` does it.
+The room is used by the loads that follow; `vacuum full` gives it back to the disk.
+
 ## What `load` means
 
 | value | which loads silver holds |
@@ -167,7 +182,8 @@ _EXPLAINED = """
 
 The newest delivery is the newest day's files where there is `partition:`. Else files of new names are a new delivery,
 and a file of the live delivery with new content renews just that file: what was taken away leaves, the others stay.
-Older loads are `superseded` once every file of the delivery is loaded, and not before. Bronze keeps all rows.
+Older loads are `superseded` once every file of the delivery is loaded, and not before. Bronze keeps all rows, or as
+`keep` says.
 
 ## What `changed_file` means
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from datops_assets.cli.output import Json, say_fields, say_json, say_rows
+from datops_assets.cli.selection import Config, PipelineName, documents
 
 app = typer.Typer(help="The load catalogue: which file became which rows.", no_args_is_help=True)
 
@@ -80,6 +81,31 @@ def reload(load: LoadId, as_json: Json = False) -> None:
         typer.echo(
             f"load {load}: {again.path} will be loaded again by the next run: {_next_run(again.source)}"
         )
+
+
+@app.command()
+def prune(
+    name: PipelineName = None,
+    config: Config = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without it only shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let bronze go of rows that silver no longer needs, as `keep:` of each table says. Each run does so too."""
+    from datops_assets.components.bronze import prune as prune_table
+    from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.config.settings import read_settings
+
+    with open_catalogue() as catalogue:
+        rows = [
+            {"table": f"{document.pipeline}.{table}", **dataclasses.asdict(past)}
+            for document in documents(read_settings(), name, config)
+            for table in document.tables
+            for past in prune_table(catalogue, document, table, apply=apply)
+        ]
+    columns = ["table", "load_id", "path", "state", "rows"]
+    say_rows(rows, columns, as_json, "nothing may go: no table has `keep:`, or all it says is kept")
+    if rows and not apply and not as_json:
+        typer.echo("rows of these loads may go, those that silver shows stay: datops load prune --apply")
 
 
 def _next_run(source: str) -> str:

@@ -27,7 +27,7 @@ from datops_assets.errors import RetryableError
 from datops_assets.telemetry.printable import one_line
 
 if TYPE_CHECKING:
-    from datops_assets.ingestion import LoadEntry, LoadResult, TableLoaded
+    from datops_assets.ingestion import LoadEntry, LoadResult, PastLoad, TableLoaded
 
 FILES_CHECK = "files"
 SCHEMA_CHECK = "schema"
@@ -87,11 +87,16 @@ def bronze_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
         with failing_as_dagster(), open_catalogue() as catalogue:
             loaded = _load(context, catalogue, document, name, days)
             _try_again(context, document, loaded)
+            pruned = prune(catalogue, document, name)
             if table.days is not None:
                 record_days(context, key, days, days_in_bronze(catalogue, document, name, context.run.run_id))
         for result in loaded.results:
             context.log.info(_line(result))
-        return dg.MaterializeResult(metadata=_metadata(document.pipeline, name, loaded))
+        for past in pruned:
+            context.log.info(f"{past.path}: {past.rows} rows of load {past.ulid} left bronze")
+        return dg.MaterializeResult(
+            metadata={**_metadata(document.pipeline, name, loaded), **_pruned(pruned)}
+        )
 
     return load
 
@@ -134,6 +139,28 @@ def _load(
             partitions=days,
             adbc_url=catalogue.warehouse.url,
         )
+
+
+def prune(
+    catalogue: Catalogue, document: PipelineDocument, name: str, *, apply: bool = True
+) -> "list[PastLoad]":
+    """Let bronze go of what silver no longer needs, as the table's `keep:` says; without it of nothing.
+
+    apply    else only say what would go
+    """
+    from datops_assets.ingestion import Keep, plan_prune, prune_loads
+
+    keep = document.tables[name].keep
+    if keep is None:
+        return []
+    table = declared_table(document, name, catalogue.settings.project_root)
+    return (prune_loads if apply else plan_prune)(catalogue.conn, table, Keep(keep.loads, keep.days))
+
+
+def _pruned(pruned: "Sequence[PastLoad]") -> dict[str, Any]:
+    if not pruned:
+        return {}
+    return {"loads_pruned": len(pruned), "rows_pruned": sum(past.rows for past in pruned)}
 
 
 def _try_again(context: dg.AssetExecutionContext, document: PipelineDocument, loaded: "TableLoaded") -> None:

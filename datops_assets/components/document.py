@@ -158,6 +158,24 @@ class JudgedTable(Part):
         return list(dict.fromkeys(found))
 
 
+class Keep(Part):
+    """How long bronze keeps rows that silver no longer needs: see [below](#what-keep-means)."""
+
+    loads: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="This many loads that gave way; of merged ones, besides the newest.",
+    )
+    days: int | None = Field(None, ge=1, le=36_500, description="Loads of the last so many days.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Keep:
+        if (self.loads is None) == (self.days is None):
+            raise ValueError("expected either loads or days")
+        return self
+
+
 class TableDocument(JudgedTable):
     """One table: what of the source it is, what silver demands. Each kind of source adds its own keys."""
 
@@ -168,6 +186,9 @@ class TableDocument(JudgedTable):
         False,
         description="With `load: replace` or `snapshot`: a delivery without a record may take the place of records."
         " Otherwise it is refused.",
+    )
+    keep: Keep | None = Field(
+        None, description="How long bronze keeps rows that silver no longer needs; none: for ever."
     )
 
     @property

@@ -13,6 +13,7 @@ from datops_assets.ingestion.job import Progress
 from datops_assets.ingestion.landing import LandingFinding, landing_findings
 from datops_assets.ingestion.load import LoadResult, TableLoaded, load_table, plan_load
 from datops_assets.ingestion.plan import PlannedLoad
+from datops_assets.ingestion.retention import Keep, PastLoad, plan_prune, prune_loads
 from datops_assets.ingestion.schema_policy import accept_columns, list_frozen_out, said_difference
 from datops_assets.ingestion.source import (
     ArrowDelivery,
@@ -48,10 +49,12 @@ __all__ = [
     "FileTable",
     "FixedColumn",
     "FixedOptions",
+    "Keep",
     "Landing",
     "LandingFinding",
     "LoadEntry",
     "LoadResult",
+    "PastLoad",
     "PlannedLoad",
     "Progress",
     "Reachability",
@@ -67,6 +70,8 @@ __all__ = [
     "list_loads",
     "load_table",
     "plan_load",
+    "plan_prune",
+    "prune_loads",
     "refused_loads",
     "reload_load",
     "said_difference",

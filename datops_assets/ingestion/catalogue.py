@@ -54,6 +54,9 @@ class LoadEntry:
     finished_at: datetime | None
     frozen_out: bool = False
     """Refused because its columns are not those that `schema: freeze` keeps."""
+    pruned_at: datetime | None = None
+    """When bronze let go of rows of it that silver no longer needs; None: never."""
+    pruned_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ def left_with_its_delivery(conn: psycopg.Connection[Any], load_id: int) -> bool:
 def live_rows(conn: psycopg.Connection[Any], table_id: int) -> int:
     """Return how many rows silver may see."""
     row = conn.execute(
-        "select coalesce(sum(rows), 0) from datops.loads where table_id = %s and state = 'loaded'",
+        "select coalesce(sum(rows - pruned_rows), 0) from datops.loads where table_id = %s and state = 'loaded'",
         (table_id,),
     ).fetchone()
     assert row is not None

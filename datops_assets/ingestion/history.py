@@ -64,7 +64,7 @@ def undo_load(conn: psycopg.Connection[Any], load: str) -> LoadEntry:
     """Take a load out of silver's sight; its rows stay in bronze, silver follows when it is next built.
 
     returns    the load as it is now
-    raises     LoadRefusedError: it is not live
+    raises     LoadRefusedError: it is not live, or what it had replaced is no longer in bronze
     promise    what it had replaced is live again: the same path's earlier load, and what had left with
                its delivery once nothing of that delivery is left. The file is not loaded
                again until its content changes or `datops load reload` says so; a later content of
@@ -115,7 +115,13 @@ def _reinstate(conn: psycopg.Connection[Any], undone: LoadEntry) -> None:
         return
     entries = read_entries(conn, table_id(conn, undone.source, undone.table))
     (before,) = (entry for entry in entries if entry.load_id == undone.load_id)
+    back = reinstated(before, entries)
+    gone = "select count(*) from datops.loads where load_id = any(%s) and pruned_at is not null"
+    if conn.execute(gone, (back,)).fetchone() != (0,):
+        raise LoadRefusedError(
+            f"load {undone.ulid} took the place of rows that bronze has let go since (`keep:`), so undoing it would"
+            f" leave {undone.path} without any; deliver what is right, and the next run takes that instead"
+        )
     conn.execute(
-        "update datops.loads set state = 'loaded', superseded_by = null where load_id = any(%s)",
-        (reinstated(before, entries),),
+        "update datops.loads set state = 'loaded', superseded_by = null where load_id = any(%s)", (back,)
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from datops_assets.components.bronze import prune
+from datops_assets.components.catalogue import open_catalogue
 from datops_assets.components.runner import PipelineRun, run_pipeline
 from datops_assets.errors import DeclarationError
 from datops_assets_tests.components.conftest import Landing
@@ -69,3 +71,21 @@ def test_empty_is_allowed_only_where_something_would_give_way(shop: Landing) -> 
     """With a cursor nothing does."""
     with pytest.raises(DeclarationError, match="nothing gives way under load: append"):
         shop.declare(HEAD + "    cursor: at\n    allow_empty: true\n")
+
+
+def test_bronze_keeps_as_many_copies_as_declared(shop: Landing) -> None:
+    """Each run lets go of the oldest once silver has read the newest; a wrong `keep` is said."""
+    table = "    contract: {key: [id], columns: {id: {type: integer}}}\n    keep: {loads: 1}\n"
+    for number in range(3, 7):
+        assert run(shop, table).success
+        change(shop, f"insert into orders values ({number}, 'x')")
+    with open_catalogue(shop.project) as catalogue:
+        found = catalogue.conn.execute(
+            "select distinct _load_id from bronze.shop_orders order by 1"
+        ).fetchall()
+        assert found == [(3,), (4,)]
+        fewer = shop.declare(HEAD + table.replace("loads: 1", "loads: 0"))
+        assert [past.load_id for past in prune(catalogue, fewer, "orders", apply=False)] == [3]
+        assert [past.load_id for past in prune(catalogue, fewer, "orders")] == [3]
+    with pytest.raises(DeclarationError, match="expected either loads or days"):
+        shop.declare(HEAD + "    keep: {}\n")
