@@ -5,7 +5,7 @@ Deciding is pure; only `preflight` asks the server, and it changes nothing there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, LiteralString
@@ -13,7 +13,7 @@ from typing import Any, Literal, LiteralString
 import psycopg
 
 from datops_assets.cdc.snapshot import connect_source, publication_statement
-from datops_assets.cdc.source import SourceServer, SourceTable, read_server, read_tables
+from datops_assets.cdc.source import SourceServer, SourceTable, children_of, read_server, read_tables, unfit
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, names_of
 
 OLDEST_VERSION = 140000
@@ -35,8 +35,13 @@ select string_agg(name, ', ') from (
     from pg_publication where pubname = %s) p where not has having count(*) > 0
 """
 _RIGHTS: LiteralString = """
-select has_table_privilege(c.oid, 'select'), pg_has_role(c.relowner, 'usage') from pg_class c where oid = %s
+select has_schema_privilege(c.relnamespace, 'usage') and has_table_privilege(c.oid, 'select'),
+       pg_has_role(c.relowner, 'usage'), row_security_active(c.oid)
+  from pg_class c where oid = %s
 """
+_SHORT_LOG_MB = 1024
+_SHORT_TIMEOUT_MS = 20_000
+"""Twice what we let pass between two signs of life."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class Rights:
 
     may_read: bool
     owns: bool
+    sees_some: bool = False
+    """Whether policies of row level security hide rows from it."""
 
 
 def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]:
@@ -82,6 +89,8 @@ def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]
         usage = Usage(*row)
         tables = read_tables(conn, stream.publication, names_of(stream.tables))
         rights = {table.oid: _rights(conn, table.oid) for table in tables.values()}
+        strange = unfit(conn, names_of(stream.tables))
+        children = {table.label: children_of(conn, table.oid) for table in tables.values()}
         missing = {where for where, table in tables.items() if not table.published}
         statement = publication_statement(stream, missing if usage.has_publication else None).as_string(conn)
         if usage.has_publication and (kept := conn.execute(_OPERATIONS, (stream.publication,)).fetchone()):
@@ -90,7 +99,8 @@ def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]
             operations = ""
     return [
         *judge_server(server, usage),
-        *judge_tables(stream.tables, tables, rights, usage, statement),
+        *judge_tables(stream.tables, tables, rights, usage, statement, strange),
+        *judge_children(children, {one.label for one in stream.tables}),
         *judge_publication(stream.publication, operations, tables.values()),
     ]
 
@@ -124,6 +134,7 @@ def judge_server(server: SourceServer, usage: Usage) -> Iterator[Finding]:
     if server.in_recovery:
         yield Finding("stop", "standby", "the server is a standby", "name the primary in `source: {url: …}`")
     yield from _judge_room(server.settings, usage)
+    yield from _judge_times(server.settings, usage)
 
 
 def _judge_room(settings: Mapping[str, str], usage: Usage) -> Iterator[Finding]:
@@ -144,8 +155,30 @@ def _judge_room(settings: Mapping[str, str], usage: Usage) -> Iterator[Finding]:
         mend = "alter system set max_slot_wal_keep_size = '50GB'; select pg_reload_conf()"
         found = "no limit: a stream that stands still fills the source's disk"
         yield Finding("warn", "max_slot_wal_keep_size", found, mend)
+    elif int(settings["max_slot_wal_keep_size"]) < _SHORT_LOG_MB:
+        mend = "alter system set max_slot_wal_keep_size = '50GB'; select pg_reload_conf()"
+        found = f"{settings['max_slot_wal_keep_size']} MB: a stream that stands still that long is lost"
+        yield Finding("warn", "max_slot_wal_keep_size", found, mend)
     else:
         yield Finding("ok", "max_slot_wal_keep_size", f"{settings['max_slot_wal_keep_size']} MB")
+
+
+def _judge_times(settings: Mapping[str, str], usage: Usage) -> Iterator[Finding]:
+    timeout_ms = int(settings["wal_sender_timeout"])
+    mend = f"alter role {usage.role} set wal_sender_timeout = '60s'"
+    if timeout_ms == 0:
+        found = "no limit: a reader that vanished holds the slot until the network says so"
+        yield Finding("warn", "wal_sender_timeout", found, mend)
+    elif timeout_ms < _SHORT_TIMEOUT_MS:
+        found = f"{timeout_ms} ms: a stream that is busy is cut off"
+        yield Finding("warn", "wal_sender_timeout", found, mend)
+    else:
+        yield Finding("ok", "wal_sender_timeout", f"{timeout_ms // 1000} s")
+    idle_s = int(settings.get("idle_replication_slot_timeout", "0"))
+    if idle_s:
+        mend = "alter system set idle_replication_slot_timeout = 0; select pg_reload_conf()"
+        found = f"{idle_s} s: a slot that nobody reads for that long is lost"
+        yield Finding("warn", "idle_replication_slot_timeout", found, mend)
 
 
 def judge_tables(
@@ -154,14 +187,20 @@ def judge_tables(
     rights: Mapping[int, Rights],
     usage: Usage,
     publish: str,
+    strange: Mapping[tuple[str, str], str],
 ) -> Iterator[Finding]:
     """Hold the tables against what the stream wants of them. Pure.
 
     publish    the statement after which all of them are published
+    strange    what is there under a table's name and has no changes in the log, and what it is
     """
     unpublished = []
     for one in wanted:
         table = found.get((one.schema, one.table))
+        if table is None and (one.schema, one.table) in strange:
+            found_instead, _, mend = strange[one.schema, one.table].partition("; ")
+            yield Finding("stop", one.label, found_instead, mend or f"take {one.name} out of `tables:`")
+            continue
         if table is None:
             mend = f"correct `tables: {{{one.name}: {{table: …}}}}`, or grant usage on its schema"
             yield Finding("stop", one.label, "there is no such table, or the role may not see it", mend)
@@ -178,6 +217,18 @@ def judge_tables(
         yield Finding(
             "stop", "publication", f"does not publish {names}, and {usage.role} may not change that", publish
         )
+
+
+def judge_children(children: Mapping[str, list[str]], followed: Collection[str]) -> Iterator[Finding]:
+    """Say which tables have rows elsewhere, in children by inheritance. Pure.
+
+    children   of each table of the stream, as the source names them
+    """
+    for label, names in children.items():
+        others = [name for name in names if name not in followed and f"public.{name}" not in followed]
+        if others:
+            found = f"its children by inheritance have rows of their own, which do not arrive: {', '.join(others)}"
+            yield Finding("warn", label, found, "name them in `tables:` too")
 
 
 def judge_publication(name: str, withheld: str, tables: Iterable[SourceTable]) -> Iterator[Finding]:
@@ -199,6 +250,10 @@ def _judge_table(table: SourceTable, rights: Rights, role: str) -> Finding:
     if not rights.may_read:
         mend = f"grant usage on schema {table.schema} to {role}; grant select on {table.label} to {role}"
         return Finding("stop", table.label, "the role may not read it", mend)
+    if rights.sees_some:
+        return Finding(
+            "stop", table.label, f"row level security hides rows from {role}", f"alter role {role} bypassrls"
+        )
     if table.identity == "n":
         mend = f"alter table {table.label} replica identity default"
         return Finding(

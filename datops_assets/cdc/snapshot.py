@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 
 from datops_assets.cdc.bronze import FollowedTable, identifiers, prefix_for, renew_mirror, renew_tables
 from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
-from datops_assets.cdc.source import SourceTable, read_server, read_tables
+from datops_assets.cdc.source import SourceTable, read_server, read_tables, unfit
+from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
 from datops_assets.errors import SourceRefusedError
 from datops_assets.postgres import failpoints
@@ -23,6 +24,7 @@ from datops_assets.postgres.tables import table_id
 
 _CHUNK_BYTES = 1 << 18
 _OURS = "made by datops"
+_MOST_COLUMNS = 1600 - len(META_COLUMNS)
 _AT_ONCE = 2
 """Tables copied side by side: one core reads, one writes."""
 
@@ -108,8 +110,10 @@ def ensure_publication(source: psycopg.Connection[Any], stream: ChangeStream) ->
     raises     SourceRefusedError: the role may not, with the statement for whoever may
     promise    one that somebody else made keeps its tables, columns, filters and settings
     """
-    found = read_tables(source, stream.publication, names_of(stream.tables)).values()
+    found = _all_found(source, stream).values()
     for table in found:
+        if not table.key:
+            raise _keyless(table)  # before it is published: the source would refuse its updates from then on
         if table.is_partitioned and not table.via_root:
             raise SourceRefusedError(
                 f"the publication {stream.publication} sends the rows of {table.label} as its partitions'; on the"
@@ -143,7 +147,8 @@ def publication_statement(stream: ChangeStream, missing: Collection[tuple[str, s
     missing    (schema, name) of the tables that it lacks; None: there is no such publication
     """
     wanted = [where for where in names_of(stream.tables) if missing is None or where in missing]
-    tables = sql.SQL(", ").join(sql.Identifier(*where) for where in wanted)
+    # ONLY: children by inheritance may have no key, and once published the source would refuse their updates.
+    tables = sql.SQL(", ").join(sql.SQL("only {}").format(sql.Identifier(*where)) for where in wanted)
     name = sql.Identifier(stream.publication)
     if missing is not None:
         return sql.SQL("alter publication {} add table {}").format(name, tables)
@@ -159,19 +164,47 @@ def follow(source: str, one: StreamedTable, table: SourceTable) -> FollowedTable
     raises     SourceRefusedError: nothing tells its rows apart
     """
     if not table.key:
+        raise _keyless(table)
+    if len(table.columns) > _MOST_COLUMNS:
         raise SourceRefusedError(
-            f"{table.label} has no key to tell its rows apart; give it a primary key, or on the source:"
-            f" alter table {table.label} replica identity using index <a unique one of columns that are not null>"
+            f"{table.label} has {len(table.columns)} columns, and its log has room for {_MOST_COLUMNS} beside its own;"
+            " publish fewer: create publication … for table … (column, column)"
         )
     return FollowedTable(source, one.name, table.columns, prefix_for([c.name for c in table.columns]))
 
 
+def _keyless(table: SourceTable) -> SourceRefusedError:
+    if table.identity == "n":
+        return SourceRefusedError(
+            f"{table.label} has replica identity nothing: once published, the source would refuse its updates;"
+            f" on the source: alter table {table.label} replica identity default"
+        )
+    return SourceRefusedError(
+        f"{table.label} has no key to tell its rows apart; give it a primary key, or on the source:"
+        f" alter table {table.label} replica identity using index <a unique one of columns that are not null>"
+    )
+
+
 def _described(source: psycopg.Connection[Any], stream: ChangeStream) -> dict[StreamedTable, SourceTable]:
-    found = read_tables(source, stream.publication, names_of(stream.tables))
-    missing = [one.label for one in stream.tables if (one.schema, one.table) not in found]
-    if missing:
-        raise _missing(missing)
+    found = _all_found(source, stream)
     return {one: found[one.schema, one.table] for one in stream.tables}
+
+
+def _all_found(source: psycopg.Connection[Any], stream: ChangeStream) -> dict[tuple[str, str], SourceTable]:
+    """What the source says of every table of a stream.
+
+    raises     SourceRefusedError: one is not there, or has no changes in the log
+    """
+    names = names_of(stream.tables)
+    found = read_tables(source, stream.publication, names)
+    missing = [one for one in stream.tables if (one.schema, one.table) not in found]
+    for one in missing:
+        why = unfit(source, names).get((one.schema, one.table))
+        if why is not None:
+            raise SourceRefusedError(f"{one.label} {why}")
+    if missing:
+        raise _missing([one.label for one in missing])
+    return found
 
 
 def _missing(labels: Sequence[str]) -> SourceRefusedError:
@@ -245,6 +278,22 @@ def _copy_from(
             if source.broken:
                 raise explained(error, parameters) from None
             raise
+        except psycopg.errors.InsufficientPrivilege as error:
+            if source.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+                raise  # of the warehouse
+            raise _unreadable(table, "row-level security" in str(error), parameters) from None
+
+
+def _unreadable(table: SourceTable, by_policy: bool, parameters: dict[str, Any]) -> SourceRefusedError:
+    role = parameters.get("user")
+    if by_policy:
+        return SourceRefusedError(
+            f"row level security hides rows of {table.label} from {role}, so a copy would lack them;"
+            f" on the source: alter role {role} bypassrls"
+        )
+    return SourceRefusedError(
+        f"{role} may not read {table.label}; on the source: grant select on {table.label} to {role}"
+    )
 
 
 def _copy_table(

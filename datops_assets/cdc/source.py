@@ -83,7 +83,8 @@ select current_setting('server_version_num')::int, s.system_identifier,
 """
 _SETTINGS: LiteralString = """
 select name, setting from pg_settings
- where name in ('max_replication_slots', 'max_wal_senders', 'max_slot_wal_keep_size', 'wal_sender_timeout')
+ where name in ('max_replication_slots', 'max_wal_senders', 'max_slot_wal_keep_size', 'wal_sender_timeout',
+                'idle_replication_slot_timeout')
 """
 # The key is what the log names a row by: the replica identity's index, or the primary key under FULL.
 _TABLES: LiteralString = """
@@ -99,7 +100,7 @@ with published as (
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     left join published p on p.schemaname = n.nspname and p.tablename = c.relname
-   where c.relkind in ('r', 'p') and format('%%I.%%I', n.nspname, c.relname)
+   where c.relkind in ('r', 'p') and c.relpersistence = 'p' and format('%%I.%%I', n.nspname, c.relname)
        = any (select format('%%I.%%I', s, t) from unnest(%(schemas)s::text[], %(names)s::text[]) as w(s, t))
 )
 select w.oid, w.nspname, w.relname, w.relreplident::text, w.published, w.relkind = 'p', w.row_filter,
@@ -125,6 +126,23 @@ select b.oid, t.oid, format_type(t.oid, -1),
   from base b join pg_type t on t.oid = b.of where t.typtype <> 'd'
 """
 _NUMBERS_OF_OBJECTS = ("reg",)
+_UNFIT: LiteralString = """
+select n.nspname, c.relname,
+       case when c.relkind = 'v' then 'is a view; follow the tables that it reads'
+            when c.relkind = 'm' then 'is a materialized view; follow the tables that it reads'
+            when c.relkind = 'f' then 'is a foreign table; follow it where its rows are'
+            when c.relkind = 'S' then 'is a sequence; its values arrive with the rows that got them'
+            when c.relpersistence = 'u' then 'is unlogged, so the log has no change of it; alter table … set logged'
+            when c.relpersistence = 't' then 'is a temporary table, which no other session sees'
+            else 'is no table' end
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  join unnest(%(schemas)s::text[], %(names)s::text[]) as w(s, t) on (w.s, w.t) = (n.nspname, c.relname)
+ where c.relkind not in ('r', 'p') or c.relpersistence <> 'p'
+"""
+_CHILDREN: LiteralString = """
+select c.oid::regclass::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
+ where i.inhparent = %s and not c.relispartition order by 1
+"""
 
 
 def read_server(conn: psycopg.Connection[Any]) -> SourceServer:
@@ -140,12 +158,7 @@ def read_tables(
     conn: psycopg.Connection[Any], publication: str, names: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], SourceTable]:
     """Describe the tables of these (schema, name); what does not exist is left out."""
-    wanted = {
-        "publication": publication,
-        "schemas": [schema for schema, _ in names],
-        "names": [name for _, name in names],
-    }
-    rows = conn.execute(_TABLES, wanted).fetchall()
+    rows = conn.execute(_TABLES, {"publication": publication, **_apart(names)}).fetchall()
     types = warehouse_types(conn, sorted({row[8] for row in rows}))
     found: dict[tuple[str, str], SourceTable] = {}
     columns: dict[int, list[SourceColumn]] = {}
@@ -186,6 +199,24 @@ def read_tables(
     }
 
 
+def unfit(conn: psycopg.Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Of these (schema, name) what is there and has no changes in the log, with what it is."""
+    return {
+        (schema, name): why
+        for schema, name, why in conn.execute(_UNFIT, _apart(names))
+        if isinstance(why, str)
+    }
+
+
+def children_of(conn: psycopg.Connection[Any], oid: int) -> list[str]:
+    """Tables that inherit from a table and are no partitions of it: their rows are their own."""
+    return [name for (name,) in conn.execute(_CHILDREN, (oid,))]
+
+
+def _apart(names: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"schemas": [schema for schema, _ in names], "names": [name for _, name in names]}
+
+
 def warehouse_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> dict[int, tuple[str, bool]]:
     """For each type the one the warehouse keeps it in, and whether its binary form travels.
 
@@ -194,7 +225,9 @@ def warehouse_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> dict[
     found: dict[int, tuple[str, bool]] = {}
     for oid, base, name, is_text in conn.execute(_TYPES, {"oids": list(oids)}):
         is_number_of_object = name.startswith(_NUMBERS_OF_OBJECTS)  # regclass: another object over there
-        if base < FIRST_OWN_OID and not is_number_of_object and not name.startswith(("aclitem", "record")):
+        if name.startswith("xml"):  # not every server reads xml, and its binary form is its text
+            found[oid] = ("text", name == "xml")
+        elif base < FIRST_OWN_OID and not is_number_of_object and not name.startswith(("aclitem", "record")):
             found[oid] = (name, True)
         else:
             found[oid] = ("text", bool(is_text) and not is_number_of_object)

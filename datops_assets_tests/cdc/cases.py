@@ -93,8 +93,6 @@ GROUPS: dict[str, dict[int, str]] = {
 CASES: dict[int, str] = {number: said for cases in GROUPS.values() for number, said in cases.items()}
 
 NOT_HELD: dict[int, str] = {
-    25: "not held yet",
-    33: "not held yet",
     37: "not held yet",
     44: "not held yet",
     58: "not held yet",
@@ -104,6 +102,9 @@ NOT_HELD: dict[int, str] = {
 """Cases without a test, and why."""
 
 NOT_ALL: dict[int, str] = {
+    11: "money of a source whose currency has other decimal places: the test machines have no such locale",
+    18: "replica identity nothing is refused by name: once published, the source would refuse updates",
+    19: "a table without a key is refused by name, for the same reason, also under full",
     52: "a standby as the source is refused with a sentence: it writes no marks, by which a drain finds its end",
     62: "minutes instead of a day",
 }

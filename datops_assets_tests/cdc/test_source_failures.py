@@ -16,7 +16,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from datops_assets.cdc import ChangeStream, find_stream, read_slot
+from datops_assets.cdc import ChangeStream, find_stream, preflight, read_slot
 from datops_assets.components.streams import running
 from datops_assets.errors import RetryableError, SourceRefusedError, SourceUnreachableError, WarehouseError
 from datops_assets.resources.server_errors import explain
@@ -126,6 +126,11 @@ def test_a_standby_takes_over_with_the_slot(warehouse: TestWarehouse) -> None:
                     return conn.execute(query, (followed.stream.slot,)).fetchone() == (True,)
 
                 until(is_copied)
+            there = replace(followed, database=standby.warehouse.at(followed.database.dbname))
+            stops = [f.found for f in preflight(there.parameters, there.stream) if f.verdict == "stop"]
+            assert stops == ["the server is a standby"]
+            with pytest.raises(SourceRefusedError, match="is a standby; name the primary"):
+                there.drain()
             followed.run("insert into t values (3, 'on the way')")
             with closing(standby.warehouse.at(followed.database.dbname).connect()) as conn:
                 until(lambda: conn.execute("select count(*) from t").fetchone() == (3,))
