@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    backups,
     databases_to_bronze,
     definitions_load,
     files_to_bronze,
@@ -23,6 +24,7 @@ DOMAINS = {
     "definitions": definitions_load.measure,
     "cli": one_row_run.measure,
     "streams": streams.measure,
+    "backups": backups.measure,
 }
 
 

@@ -22,10 +22,10 @@ from typing import Any, LiteralString
 import psycopg
 
 from datops_assets.backup import catalogue, facts
-from datops_assets.backup.artefacts import Artefact, bundle, pack
 from datops_assets.backup.destinations import MANIFEST, Destination
 from datops_assets.backup.encryption import Keys
 from datops_assets.backup.manifest import Manifest, folder_of, read_manifest, write_manifest
+from datops_assets.backup.packing import Packer, packer_of
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.errors import BackupDamagedError, BackupError, DatopsError, SourceUnreachableError
 from datops_assets.postgres.failpoints import hit
@@ -38,6 +38,8 @@ _LOOKED_FOR = timedelta(days=7)
 _SPARE = 1.1
 """Free space that is asked for, by the size of the database with its indexes."""
 _TABLE_DATA = re.compile(r"^(\d+); 0 (\d+) TABLE DATA ")
+# What pg_dump says when a worker has closed the file of a table: its number is the file's name.
+_FINISHED = re.compile(r"pg_dump: finished item (\d+) TABLE DATA ")
 _DATABASE: LiteralString = """
 select json_build_object('encoding', pg_encoding_to_char(d.encoding), 'collate', d.datcollate, 'ctype', d.datctype,
          'provider', d.datlocprovider, 'locale', {locale}, 'owner', d.datdba::regrole::text,
@@ -139,25 +141,26 @@ def _take(
     who: str, why: str,
 ) -> Taken:  # fmt: skip
     begun = time.monotonic()
-    with backup.server.connect() as source:
-        server_version, size, in_recovery, system, timeline = ask_server(source)
-        problems = _lacks_room(backup, size)
-        if problems:
-            raise BackupError("; ".join(problems))
-        programs = fitting_programs(server_version, backup.pg_bin)
-        with as_source(backup.server):
-            facts.prepare(source)
-            held, snapshot_at, lsn = _dump_with_facts(
-                backup, folder, source, programs, in_recovery=in_recovery
-            )
-    hit("backup.dumped")
-    _dump_roles(backup, folder, programs)
-    held["toc"] = _data_files(backup, folder, programs, held.pop("oids"))
-    held["seconds"] = {"dump": round(time.monotonic() - begun, 3)}
     failed: dict[str, str] = {}
-    artefacts = pack_folder(
+    with packer_of(
         folder, backup.name, backup_id, backup.destinations, backup.keys, failed, backup.jobs
-    )
+    ) as packer:
+        with backup.server.connect() as source:
+            server_version, size, in_recovery, system, timeline = ask_server(source)
+            problems = _lacks_room(backup, size)
+            if problems:
+                raise BackupError("; ".join(problems))
+            programs = fitting_programs(server_version, backup.pg_bin)
+            with as_source(backup.server):
+                facts.prepare(source)
+                held, snapshot_at, lsn = _dump_with_facts(
+                    backup, folder, source, programs, packer, in_recovery=in_recovery
+                )
+        hit("backup.dumped")
+        _dump_roles(backup, folder, programs)
+        held["toc"] = _data_files(backup, folder, programs, held.pop("oids"))
+        held["seconds"] = {"dump": round(time.monotonic() - begun, 3)}
+        artefacts = packer.finish()
     held["seconds"]["all"] = round(time.monotonic() - begun, 3)
     hit("backup.packed")
     current = backup.keys.current
@@ -200,37 +203,11 @@ def publish(
     return Taken(manifest, failed)
 
 
-def pack_folder(
-    folder: Path, name: str, backup_id: str, destinations: Sequence[Destination], keys: Keys, failed: dict[str, str],
-    jobs: int,
-) -> list[Artefact]:  # fmt: skip
-    """Pack every file of a folder into artefacts, several at once."""
-    files = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    ending = ".tar.zst" + (".enc" if keys.current else "")
-    below = folder_of(name, backup_id)
-
-    def work(number: int, files: Mapping[str, Path]) -> Artefact:
-        artefact = f"{number:05d}{ending}"
-        packed = pack(files, artefact, f"{below}/{artefact}", destinations, keys.current, failed)
-        hit("backup.artefact")
-        return packed
-
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        running = [pool.submit(work, number, files) for number, files in enumerate(bundle(files), start=1)]
-        try:
-            return [future.result() for future in running]
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
-
-
 def _dump_with_facts(
-    backup: LogicalBackup, folder: Path, source: psycopg.Connection[Any], programs: Any, *, in_recovery: bool
+    backup: LogicalBackup, folder: Path, source: psycopg.Connection[Any], programs: Any, packer: Packer, *,
+    in_recovery: bool,
 ) -> tuple[dict[str, Any], datetime, str]:
-    """Dump and hash in one snapshot, at the same time; returns the facts, when and where the snapshot is."""
+    """Dump, hash and pack in one snapshot, at the same time; returns the facts, when and where the snapshot is."""
     source.execute("begin isolation level repeatable read read only")
     # `now()` is before the snapshot, and what was committed by then is in it.
     row = source.execute("select now(), pg_export_snapshot()").fetchone()
@@ -248,7 +225,7 @@ def _dump_with_facts(
         "oids": {table.label: table.oid for table in tables},
     }
     command = [
-        programs.path("pg_dump"), "--format=directory", "--compress=0", "--no-sync", "--no-password",
+        programs.path("pg_dump"), "--format=directory", "--compress=0", "--no-sync", "--no-password", "--verbose",
         f"--jobs={backup.jobs}", f"--snapshot={snapshot}", f"--lock-wait-timeout={backup.lock_timeout_s}s",
         f"--file={folder / DUMP}",
     ]  # fmt: skip
@@ -260,9 +237,14 @@ def _dump_with_facts(
         conn.execute(f"set transaction snapshot '{snapshot}'")
         return conn
 
+    def heard(line: str) -> None:
+        if finished := _FINISHED.match(line):
+            packer.ready(f"{DUMP}/{finished[1]}.dat")
+
     # The snapshot lives as long as the transaction of `source`, which is not touched meanwhile.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        dumping = pool.submit(backup.server.run, command, f"the dump of {backup.server.address} failed")
+        what = f"the dump of {backup.server.address} failed"
+        dumping = pool.submit(backup.server.run, command, what, heard=heard)
         held["tables"] = facts.hash_tables(connect, tables, backup.jobs)
         dumping.result()
     held["sequences_after"] = facts.read_sequences(source)

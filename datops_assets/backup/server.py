@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ _VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME"}
 # All that a program of PostgreSQL needs of ours; what else is in our environment is none of its business.
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 _NOISE = re.compile(r"^(pg_\w+|psql): (warning|detail|hint|last built-in).*", re.IGNORECASE)
+_PROGRESS = re.compile(rb"pg_\w+: (?!error|fatal|warning|detail|hint)")
 _NEWEST = 10**6
 
 
@@ -84,10 +85,14 @@ class Server:
             **named,
         }
 
-    def run(self, command: Sequence[str], what: str, *, stdout: Path | None = None) -> str:
+    def run(
+        self, command: Sequence[str], what: str, *, stdout: Path | None = None,
+        heard: Callable[[str], None] | None = None,
+    ) -> str:  # fmt: skip
         """Run a program against this database to its end; returns what it said on stderr.
 
         what      for the message: what could not be done
+        heard     called with each line it says, while it runs; its progress is not kept then
         promise   when we are interrupted, the program is ended before we go on
         raises    BackupError: it failed. SourceUnreachableError: the connection broke
         """
@@ -97,7 +102,8 @@ class Server:
                 umask=0o077, cwd="/", start_new_session=True,
             )  # fmt: skip
             try:
-                _, said = process.communicate()
+                said = b"".join(_listen(process.stderr, heard)) if heard else process.communicate()[1]
+                process.wait()
             except BaseException:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
@@ -175,6 +181,14 @@ class Server:
                 f"there is no database or role of that name at {where}; correct the URL"
             )
         return SourceUnreachableError(f"{where} does not answer; check that it runs, then try again")
+
+
+def _listen(stderr: IO[bytes] | None, heard: Callable[[str], None]) -> Iterator[bytes]:
+    """Every line but those of progress."""
+    for line in stderr or ():
+        heard(line.decode("utf-8", "replace"))
+        if not _PROGRESS.match(line):
+            yield line
 
 
 def _plain(line: str) -> str:
