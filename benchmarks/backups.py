@@ -118,12 +118,13 @@ def logical(bench: Bench, catalogue: Warehouse, source: Warehouse) -> None:
     packed = Side(lambda: _pg_dump(bench, source, dumped))
     uncompressed = Side(lambda: _pg_dump(bench, source, plain, "--compress=0"))
     in_turn(bench, ours, packed, uncompressed)
-    manifest = ours.outcome.manifest
+    memory = memory_alone(catalogue, take, backup)
+    manifest = take(catalogue, backup).manifest
     bench.add(
         Comparison(
             "backup.logical.vs_pg_dump", packed.seconds / ours.seconds, 1 / 1.1,
             ours.figures()
-            | {"stored_mb": round(manifest.stored_bytes / 1e6, 1), **memory_alone(catalogue, take, backup)},
+            | {"stored_mb": round(manifest.stored_bytes / 1e6, 1), **memory},
             packed.figures()
             | {
                 "stored_mb": _megabytes(dumped),
@@ -138,7 +139,9 @@ def logical(bench: Bench, catalogue: Warehouse, source: Warehouse) -> None:
     _restores(bench, source, backup, manifest, dumped)
 
 
-def _restores(bench: Bench, source: Warehouse, backup: LogicalBackup, manifest: Manifest, dumped: Path) -> None:
+def _restores(
+    bench: Bench, source: Warehouse, backup: LogicalBackup, manifest: Manifest, dumped: Path
+) -> None:
     ours = Side(lambda: restore(bench, source, backup, manifest))
     theirs = Side(lambda: _pg_restore(bench, dumped))
     drilled = Side(lambda: _drill(bench, backup, manifest))
@@ -223,7 +226,9 @@ def _pg_restore(bench: Bench, folder: Path) -> None:
         with bench.warehouse.connect(autocommit=True) as conn:
             conn.execute(f"create database {name} template template0")
         target = bench.warehouse.at(name)
-        _run(bench, target, "pg_restore", f"--jobs={JOBS}", f"--dbname={name}", "--exit-on-error", str(folder))
+        _run(
+            bench, target, "pg_restore", f"--jobs={JOBS}", f"--dbname={name}", "--exit-on-error", str(folder)
+        )
 
 
 def _run(bench: Bench, database: Warehouse, program: str, *arguments: str) -> None:

@@ -124,7 +124,7 @@ def _restore_and_compare(
     seconds: dict[str, float],
 ) -> tuple[float, list[str]]:  # fmt: skip
     begun = time.monotonic()
-    fetch(manifest, destination, keys, folder / "dump", Wanted())
+    fetch(manifest, destination, keys, folder / "dump", Wanted(), jobs)
     seconds["fetch"] = round(time.monotonic() - begun, 3)
     programs = fitting_programs(manifest.server_version, pg_bin)
     scratch = EmbeddedServer(folder / "server", pg_bin=programs.bin, durable=False)

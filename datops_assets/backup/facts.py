@@ -10,6 +10,7 @@ are stored, where their type says so to the last bit, and by their text elsewher
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _SESSION: LiteralString = """
 set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set intervalstyle = 'postgres'; set extra_float_digits = 1;
 set bytea_output = 'hex'; set lc_monetary = 'C'; set xmlbinary = 'base64'; set search_path = pg_catalog;
 set row_security = off; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
-set lock_timeout = '5min'; set jit = off; set quote_all_identifiers = off
+set jit = off; set quote_all_identifiers = off
 """
 _TABLES: LiteralString = r"""
 select c.oid::bigint, n.nspname, c.relname, pg_table_size(c.oid),
@@ -58,6 +59,8 @@ select n.nspname, c.relname
                     where e.deptype = 'e' and e.objid = c.oid and e.classid = 'pg_class'::regclass)
  order by 1, 2
 """
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
+_PARTS_OF_NAME = re.compile(r'("(?:[^"]|"")*")|([^".]+)')
 _OBJECTS = Path(__file__).parent / "objects.sql"
 _LARGE_OBJECTS: LiteralString = """
 select count(*), coalesce(sum(hashtextextended(oid::text || md5(lo_get(oid)), 0)::numeric), 0)::text
@@ -89,13 +92,30 @@ class Table:
 
     @property
     def label(self) -> str:
-        """The name that facts go by: both parts quoted where they need it not at all, joined by a dot."""
-        return f"{self.schema}.{self.name}"
+        """The name that facts go by, as SQL spells it."""
+        return spell(self.schema, self.name)
 
 
-def prepare(conn: psycopg.Connection[Any]) -> None:
-    """Make values print the same everywhere, whoever asks."""
+def spell(schema: str, name: str) -> str:
+    """A name as SQL spells it: parts in quotes where they need them, so that no two tables share one."""
+    return ".".join(
+        part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"' for part in (schema, name)
+    )
+
+
+def unspell(label: str) -> tuple[str, str]:
+    """Schema and name of what `spell` wrote; of a name without a dot the schema is empty."""
+    parts = [
+        quoted[1:-1].replace('""', '"') if quoted else plain
+        for quoted, plain in _PARTS_OF_NAME.findall(label)
+    ]
+    return (parts[0], parts[1]) if len(parts) == 2 else ("", label)
+
+
+def prepare(conn: psycopg.Connection[Any], lock_timeout_s: int = 300) -> None:
+    """Make values print the same everywhere, whoever asks; a lock that others hold ends it in time."""
     conn.execute(_SESSION)
+    conn.execute("select set_config('lock_timeout', %s, false)", (f"{lock_timeout_s}s",))
 
 
 def read_tables(conn: psycopg.Connection[Any]) -> list[Table]:
@@ -118,7 +138,7 @@ def read_sequences(conn: psycopg.Connection[Any]) -> dict[str, list[Any]]:
         query = sql.SQL("select last_value, is_called from {}").format(sql.Identifier(schema, name))
         row = conn.execute(query).fetchone()
         assert row is not None
-        found[f"{schema}.{name}"] = [row[0], row[1]]
+        found[spell(schema, name)] = [row[0], row[1]]
     return found
 
 

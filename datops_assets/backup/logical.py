@@ -152,13 +152,14 @@ def _take(
                 raise BackupError("; ".join(problems))
             programs = fitting_programs(server_version, backup.pg_bin)
             with as_source(backup.server):
-                facts.prepare(source)
+                facts.prepare(source, backup.lock_timeout_s)
                 held, snapshot_at, lsn = _dump_with_facts(
                     backup, folder, source, programs, packer, in_recovery=in_recovery
                 )
         hit("backup.dumped")
         _dump_roles(backup, folder, programs)
         held["toc"] = _data_files(backup, folder, programs, held.pop("oids"))
+        _require_all_rows(held)
         held["seconds"] = {"dump": round(time.monotonic() - begun, 3)}
         artefacts = packer.finish()
     held["seconds"]["all"] = round(time.monotonic() - begun, 3)
@@ -204,7 +205,12 @@ def publish(
 
 
 def _dump_with_facts(
-    backup: LogicalBackup, folder: Path, source: psycopg.Connection[Any], programs: Any, packer: Packer, *,
+    backup: LogicalBackup,
+    folder: Path,
+    source: psycopg.Connection[Any],
+    programs: Any,
+    packer: Packer,
+    *,
     in_recovery: bool,
 ) -> tuple[dict[str, Any], datetime, str]:
     """Dump, hash and pack in one snapshot, at the same time; returns the facts, when and where the snapshot is."""
@@ -232,7 +238,7 @@ def _dump_with_facts(
 
     def connect() -> psycopg.Connection[Any]:
         conn = backup.server.connect()
-        facts.prepare(conn)
+        facts.prepare(conn, backup.lock_timeout_s)
         conn.execute("begin isolation level repeatable read read only")
         conn.execute(f"set transaction snapshot '{snapshot}'")
         return conn
@@ -295,6 +301,16 @@ def _data_files(
     finally:
         listing.unlink(missing_ok=True)
     return {label: by_oid[oid] for label, oid in oids.items() if oid in by_oid}
+
+
+def _require_all_rows(held: Mapping[str, Any]) -> None:
+    """Hold the dump's list of contents against what was counted. Raises BackupError: rows were left out."""
+    lost = [label for label, (rows, _) in held["tables"].items() if rows and label not in held["toc"]]
+    if lost:
+        raise BackupError(
+            f"pg_dump left out the rows of {len(lost)} table(s): {', '.join(sorted(lost)[:5])};"
+            " it does so for what belongs to an extension: move them to a schema of their own"
+        )
 
 
 def describe_database(conn: psycopg.Connection[Any]) -> dict[str, Any]:

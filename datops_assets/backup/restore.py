@@ -6,9 +6,11 @@ promise   a restored database has its name only when it is whole: it is filled u
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,7 +47,7 @@ class Wanted:
         """Whether a table of the backup is wanted."""
         if self.table is not None:
             return label == self.table
-        return self.schema is None or label.startswith(f"{self.schema}.")
+        return self.schema is None or facts.unspell(label)[0] == self.schema
 
     @property
     def is_everything(self) -> bool:
@@ -106,7 +108,7 @@ def plan_restore(
         exists = _exists(conn, target.dbname)
         same_server = _system(conn) == manifest.system_identifier
     filled = _is_filled(target) if exists else False
-    if same_server and manifest.database.rpartition("/")[2] == target.dbname and onto != target.address:
+    if same_server and manifest.database.endswith(f"/{target.dbname}") and onto != target.address:
         problems.append(
             f"{target.address} is the source itself; to replace it, say so: --onto {target.address}"
         )
@@ -146,7 +148,7 @@ def restore_logical(
     seconds: dict[str, float] = {}
     folder = staging / f"restore-{manifest.backup_id}"
     with _timed(seconds, "fetch"):
-        fetch(manifest, destination, keys, folder, wanted)
+        fetch(manifest, destination, keys, folder, wanted, jobs)
     hit("restore.fetched")
     with closing(target.at("postgres").connect()) as admin:
         exists = _exists(admin, target.dbname)
@@ -171,21 +173,32 @@ def restore_logical(
     return Restored(target.address, plan.tables, plan.rows, seconds, findings)
 
 
-def fetch(manifest: Manifest, destination: Destination, keys: Keys, folder: Path, wanted: Wanted) -> None:
-    """Bring the files that are needed into a folder; what is there already and right is left alone."""
+def fetch(
+    manifest: Manifest, destination: Destination, keys: Keys, folder: Path, wanted: Wanted, jobs: int
+) -> None:
+    """Bring the files that are needed into a folder; what is there already and right is left alone.
+
+    jobs      artefacts at once
+    raises    BackupDamagedError: a file is not what was backed up; those that are right stay
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = _files(manifest, wanted)
-    for artefact in _needed(manifest, wanted):
+
+    def bring(artefact: Artefact) -> None:
         if all(
             _is_there(folder, member.name, member.sha256)
             for member in artefact.members
             if member.name in names
         ):
-            continue
+            return
         unpack(
             destination, manifest.place(artefact), artefact, keys, encrypted=manifest.key_id is not None, into=folder,
             wanted=names.__contains__,
         )  # fmt: skip
+
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        for done in [pool.submit(bring, artefact) for artefact in _needed(manifest, wanted)]:
+            done.result()
     lost = [name for name in names if not (folder / name).is_file()]
     if lost:
         raise BackupDamagedError(f"the backup {manifest.backup_id} has no file {lost[0]}")
@@ -222,6 +235,9 @@ def load(
 ) -> None:
     """Fill an empty database from the fetched dump."""
     command = [programs.path("pg_restore"), "--no-password", f"--dbname={target.dbname}", f"--jobs={jobs}"]
+    # Nothing waits for the disk between tables: the name that the database gets at the end is written for good,
+    # and with it all that came before.
+    target = target.with_option("synchronous_commit", "off")
     if wanted.is_everything:
         target.run(
             [*command, "--exit-on-error", str(folder / DUMP)], f"the restore into {target.address} failed"
@@ -286,9 +302,16 @@ def _is_wanted(line: str, labels: Sequence[str], parts: set[str], objects: set[s
     ):
         return True
     if what.startswith(("ACL ", "COMMENT ")):
-        spelled = [label.partition(".") for label in labels]
-        return any(f" {schema} TABLE {name} " in f" {what} " for schema, _, name in spelled)
+        return any(_is_about(f" {what} ", *facts.unspell(label)) for label in labels)
     return fresh and class_ != "0" and what.startswith(_KEPT_IN_ANY_CASE)
+
+
+def _is_about(what: str, schema: str, table: str) -> bool:
+    """Whether grants or a comment are a table's, or a column's of it; the list has the name in quotes or without."""
+    quoted = '"' + table.replace('"', '""') + '"'
+    # A line of the list is one, whatever a name holds.
+    below, *names = (re.sub(r"[\r\n]", " ", name) for name in (schema, table, quoted))
+    return any(f" {below} TABLE {name} " in what or f" {below} COLUMN {name}." in what for name in names)
 
 
 def _check(
@@ -340,7 +363,7 @@ def _is_there(folder: Path, name: str, sha256: str) -> bool:
 def _no_such(manifest: Manifest, wanted: Wanted) -> str:
     what = f"table {wanted.table}" if wanted.table else f"schema {wanted.schema}"
     known = sorted(
-        {label.partition(".")[0] if wanted.schema else label for label in manifest.facts["tables"]}
+        {facts.unspell(label)[0] if wanted.schema else label for label in manifest.facts["tables"]}
     )
     return f"the backup has no {what}, it has: {', '.join(known[:10])}"
 

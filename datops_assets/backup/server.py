@@ -53,6 +53,11 @@ class Server:
         """Another database of the same server."""
         return replace(self, parameters={**self.parameters, "dbname": dbname})
 
+    def with_option(self, name: str, value: str) -> Server:
+        """The same, with a setting of the server's for every session."""
+        options = f"{self.parameters.get('options') or ''} -c {name}={value}".strip()
+        return replace(self, parameters={**self.parameters, "options": options})
+
     def connect(self, **more: Any) -> psycopg.Connection[Any]:
         """Open a connection: autocommit.
 

@@ -31,7 +31,7 @@ def test_a_backup_knows_rows_and_content_of_its_own_snapshot(backed: Backed) -> 
     taken = backed.take()
     tables = taken.manifest.facts["tables"]
     assert {label: held[0] for label, held in tables.items()} == {
-        "sales.customers": 500, "sales.orders": 5000, 'public.odd name, with " and %': 5, "public.parts_1": 100,
+        "sales.customers": 500, "sales.orders": 5000, 'public."odd name, with "" and %"': 5, "public.parts_1": 100,
     }  # fmt: skip
     assert set(taken.manifest.facts["toc"]) == set(tables)
     assert backed.look(taken).findings == []
