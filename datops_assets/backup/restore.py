@@ -174,7 +174,7 @@ def restore_logical(
 
 
 def fetch(
-    manifest: Manifest, destination: Destination, keys: Keys, folder: Path, wanted: Wanted, jobs: int
+    manifest: Manifest, destination: Destination, keys: Keys, folder: Path, wanted: Wanted, jobs: int = 2
 ) -> None:
     """Bring the files that are needed into a folder; what is there already and right is left alone.
 
