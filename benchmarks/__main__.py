@@ -11,6 +11,7 @@ from benchmarks import (
     files_to_bronze,
     one_row_run,
     rest_to_bronze,
+    stream_lag,
     streams,
     to_silver,
 )
@@ -25,6 +26,7 @@ DOMAINS = {
     "cli": one_row_run.measure,
     "streams": streams.measure,
     "backups": backups.measure,
+    "lag": stream_lag.measure,
 }
 
 

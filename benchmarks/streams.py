@@ -1,4 +1,4 @@
-"""Streams: catching up against PostgreSQL's own subscription and against reading the slot, and the memory of it."""
+"""Streams: catching up against PostgreSQL's own subscription, reading the slot, and Debezium; and the memory of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.harness import Bench, Comparison, memory_alone
+from benchmarks.stream_peers import DEBEZIUM, debezium
 from datops_assets.cdc import ChangeStream, StreamedTable, drain, lease, take_snapshot
 from datops_assets.cdc.drain import emit
 from datops_assets.cdc.replication import Receiver, replication_connection
@@ -28,23 +29,20 @@ n, n % 200000, (array['placed', 'paid', 'shipped', 'delivered'])[1 + n % 4],
 (n % 99999) / 100.0, 'customer.' || n || '@example.com', case n % 10 when 0 then null else 'leave it at door ' || n end
 """
 NATIVE = "native"
+_OTHER_SLOTS = ("alone", "debezium")
 
 
 def measure(bench: Bench) -> None:
-    """Three readers of the same log, one after the other; then one transaction of five million rows."""
-    with bench.database() as warehouse, _source(bench) as source:
-        stream = ChangeStream(
-            "erp",
-            f"datops_{source.dbname}"[:60],
-            "datops_erp",
-            (StreamedTable("orders", "public", "orders"),),
-        )
+    """Readers of the same log, one after the other; then one transaction of five million rows."""
+    with bench.database() as warehouse, bench_source(bench) as source:
+        stream = stream_of(source)
         parameters = dict(source.parameters())
         with warehouse.connect() as conn, source.connect() as at_source:
-            _subscribe(conn, at_source, source)
+            subscribe(conn, at_source, source)
             with lease(conn, "erp"):
                 take_snapshot(conn, warehouse.connect, parameters, stream)
-            at_source.execute("select pg_create_logical_replication_slot('alone', 'pgoutput')")
+            for slot in _OTHER_SLOTS:
+                at_source.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
             _write(source)
             bench.settle()
             native = _catch_up_natively(conn, at_source)
@@ -55,16 +53,11 @@ def measure(bench: Bench) -> None:
                 done = drain(conn, parameters, stream)
             assert done.changes == CHANGES, done
             _require_equal(conn, at_source)
-            at_source.execute("select pg_drop_replication_slot('alone')")
-            note = f"{CHANGES} changes of 10 columns; change log and mirror written"
-            ours = {"seconds": done.seconds, "changes_per_s": CHANGES / done.seconds}
-            bench.add(Comparison(
-                "cdc.catch_up.vs_native_subscription", native / done.seconds, 1.5, ours,
-                {"seconds": native, "changes_per_s": CHANGES / native}, note,
-            ))  # fmt: skip
-            bench.add(Comparison(
-                "cdc.catch_up.vs_slot_read", alone / done.seconds, None, ours, {"seconds": alone}, note,
-            ))  # fmt: skip
+            bench.settle()
+            engine = debezium(source, "debezium", "datops_erp", CHANGES, bench.folder)
+            for slot in _OTHER_SLOTS:
+                at_source.execute("select pg_drop_replication_slot(%s)", (slot,))
+            _compare(bench, done.seconds, native=native, alone=alone, engine=engine)
             at_source.execute(
                 f"insert into public.orders select {ROW} from generate_series(10000001, {10_000_000 + LARGE}) n"
             )
@@ -76,13 +69,35 @@ def measure(bench: Bench) -> None:
             ))  # fmt: skip
 
 
+def _compare(bench: Bench, seconds: float, *, native: float, alone: float, engine: float | None) -> None:
+    note = f"{CHANGES} changes of 10 columns; change log and mirror written"
+    ours = {"seconds": seconds, "changes_per_s": CHANGES / seconds}
+    bench.add(Comparison(
+        "cdc.catch_up.vs_native_subscription", native / seconds, 1.5, ours,
+        {"seconds": native, "changes_per_s": CHANGES / native}, f"{note}; the subscription writes the mirror only",
+    ))  # fmt: skip
+    bench.add(Comparison("cdc.catch_up.vs_slot_read", alone / seconds, None, ours, {"seconds": alone}, note))
+    if engine is not None:
+        bench.add(Comparison(
+            "cdc.catch_up.vs_debezium", engine / seconds, 1, ours, {"seconds": engine},
+            f"{note}; {DEBEZIUM} hands the changes to Python as JSON and writes nothing",
+        ))  # fmt: skip
+
+
+def stream_of(source: Warehouse) -> ChangeStream:
+    """The stream that follows a bench source's table."""
+    table = StreamedTable("orders", "public", "orders")
+    return ChangeStream("erp", f"datops_{source.dbname}"[:60], "datops_erp", (table,))
+
+
 def _drain_alone(warehouse: Warehouse, parameters: dict[str, Any], stream: ChangeStream) -> None:
     with warehouse.connect() as conn, lease(conn, "erp"):
         drain(conn, parameters, stream)
 
 
 @contextmanager
-def _source(bench: Bench) -> Iterator[Warehouse]:
+def bench_source(bench: Bench) -> Iterator[Warehouse]:
+    """A database to follow: one table, published, and empty."""
     name = f"bench_source_{time.monotonic_ns()}"
     with bench.warehouse.connect() as admin:
         admin.execute(f"create database {name}")
@@ -100,8 +115,8 @@ def _source(bench: Bench) -> Iterator[Warehouse]:
             admin.execute(f"drop database {name} with (force)")
 
 
-def _subscribe(conn: Any, source: Any, where: Warehouse) -> None:
-    """The same table in the warehouse, for PostgreSQL's own apply worker; it waits until all is written."""
+def subscribe(conn: Any, source: Any, where: Warehouse) -> None:
+    """The same table in the warehouse, for PostgreSQL's own apply worker; it waits until it is enabled."""
     conn.execute(TABLE)
     source.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (NATIVE,))
     address = " ".join(
@@ -141,10 +156,15 @@ def _catch_up_natively(conn: Any, source: Any) -> float:
     while source.execute(query, (row[0], NATIVE)).fetchone() != (True,):
         time.sleep(0.02)
     seconds = time.perf_counter() - started
+    unsubscribe(conn)
+    return seconds
+
+
+def unsubscribe(conn: Any) -> None:
+    """End PostgreSQL's own subscription; its slot goes with the source."""
     conn.execute(f"alter subscription {NATIVE} disable")
     conn.execute(f"alter subscription {NATIVE} set (slot_name = none)")
     conn.execute(f"drop subscription {NATIVE}")
-    return seconds
 
 
 def _read_alone(source: Any, parameters: dict[str, Any]) -> float:

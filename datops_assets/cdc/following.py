@@ -7,6 +7,7 @@ how rows are written (apply.py), where to begin and to end (drain.py).
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from datops_assets.cdc.bronze import (
 from datops_assets.cdc.schema import KnownTable, known_tables
 from datops_assets.cdc.snapshot import enter_table, follow
 from datops_assets.cdc.source import SourceColumn, SourceTable, read_tables, warehouse_types
-from datops_assets.cdc.splice import Numbering
+from datops_assets.cdc.splice import Numbering, Rows
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets.postgres import failpoints
 from datops_assets.postgres.lsn import format_lsn, parse_lsn
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from datops_assets.cdc.replication import Receiver
     from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry
 
+_WRITE_BYTES = 8 << 20
+"""Rows collected before they are written into the log: bounds memory, whatever the size of a transaction."""
 _BATCH_BYTES = 32 << 20
-"""Rows collected before they are written: bounds memory, whatever the size of a transaction."""
+"""Changes after which the next end of a transaction ends the batch."""
 _LARGE_ROW_BYTES = 1 << 16
 """Rows from here on are spliced one by one: at once they would need several times their size."""
 _IDLE_S = 0.05
@@ -90,14 +93,17 @@ class Following:
         self._relations: dict[int, wire.Relation] = {}
         self._batches: dict[int, Batch] = {}
         self._keys: dict[int, tuple[int, ...]] = {}
-        self._plain: dict[bytes, Batch] = {}
+        self._plain: dict[bytes, Rows] = {}
         self._is_open = False
         self._skips = False
+        self._reached = False
         self._open_changes: dict[str, int] = {}
         self._open_columns: dict[str, list[str]] = {}
         self._open_transactions = 0
-        self._bytes = 0
+        self._collected = self._written = 0
         self._last: tuple[int, int] = (0, 0)
+        self._committed: deque[tuple[int, int]] = deque()
+        """Commits that may not be on the warehouse's disk yet: its log at the commit, the source's place."""
 
     @staticmethod
     def _all_binary(source: psycopg.Connection[Any], stream: ChangeStream) -> bool:
@@ -117,8 +123,8 @@ class Following:
         mark        prefix and content of a message in the log
         batch_s     longest that a finished transaction waits for others before it is committed
         """
-        reached = False
         opened: float | None = None
+        numbering = self._numbering
         for messages in receiver.batches(_IDLE_S):
             now = time.monotonic()
             if not messages and now - receiver.heard_at > _LONGEST_SILENCE_S:
@@ -128,34 +134,53 @@ class Following:
             for data in messages:
                 kind = data[0]
                 if kind in _ROW_KINDS:
-                    if not self._skips:
+                    if self._skips:
+                        continue
+                    plain = self._plain.get(data[:6])
+                    if plain is not None and len(data) < _LARGE_ROW_BYTES:
+                        # The hot path: what is written of it is spliced later, many rows at once.
+                        plain.messages.append(data)
+                        plain.numbers.append(numbering.next)
+                        numbering.next += 1
+                        self._collected += len(data)
+                    else:
                         self._change(data)
-                elif kind == wire.BEGIN:
-                    self._open(wire.read_begin(data))
+                    if self._collected > _WRITE_BYTES:
+                        self._write_rows()
                 elif kind == wire.COMMIT:
                     self._end(wire.read_commit(data))
                     opened = opened or now
-                    if reached or self._bytes > _BATCH_BYTES or now - opened > batch_s:
-                        self._commit(receiver)
+                    is_full = self._written + self._collected > _BATCH_BYTES
+                    if self._reached or is_full or now - opened > batch_s:
+                        self._commit(receiver, waits=self._reached)
                         opened = None
                         on_commit(self)
-                        if reached:
+                        if self._reached:
                             return
-                elif kind == wire.RELATION:
-                    self._relation(wire.read_relation(data))
-                elif kind == wire.TRUNCATE:
-                    self._truncate(wire.read_truncate(data))
-                elif kind == wire.MESSAGE and mark is not None:
-                    message = wire.read_message(data)
-                    reached = reached or (message.prefix, message.content) == mark
+                else:
+                    self._not_a_row(kind, data, mark)
             ends = stopping()
             if not self._is_open and (ends or not messages or now - (opened or now) >= batch_s):
                 if opened is not None:
-                    self._commit(receiver)
+                    self._commit(receiver, waits=ends)
                     opened = None
+                else:
+                    self._acknowledge(receiver)
                 on_commit(self)
             if ends:
+                self._settle(receiver)
                 return
+
+    def _not_a_row(self, kind: int, data: bytes, mark: tuple[str, bytes] | None) -> None:
+        if kind == wire.BEGIN:
+            self._open(wire.read_begin(data))
+        elif kind == wire.RELATION:
+            self._relation(wire.read_relation(data))
+        elif kind == wire.TRUNCATE:
+            self._truncate(wire.read_truncate(data))
+        elif kind == wire.MESSAGE and mark is not None:
+            message = wire.read_message(data)
+            self._reached = self._reached or (message.prefix, message.content) == mark
 
     def _open(self, transaction: wire.Begin) -> None:
         self._is_open = True
@@ -171,8 +196,12 @@ class Following:
         if not self._skips:
             self._open_transactions += 1
 
-    def _commit(self, receiver: Receiver) -> None:
-        """Merge, move the place, commit, and only then tell the source."""
+    def _commit(self, receiver: Receiver, *, waits: bool) -> None:
+        """Merge, move the place, commit, and only then tell the source.
+
+        waits      until the commit is on the warehouse's disk; else the next batch is worked on meanwhile, and the
+                   source is told when it is. Rows and place are lost together or not at all.
+        """
         failpoints.hit("before_merge")
         for batch in self._batches.values():
             self._count(batch)
@@ -186,13 +215,40 @@ class Following:
             (format_lsn(end), self.committed_at, sum(self._open_changes.values()), self._entry.stream_id),
         )
         failpoints.hit("before_commit")
+        self._conn.execute("set local synchronous_commit = " + ("on" if waits else "off"))
         self._conn.execute("commit")
         failpoints.hit("after_commit")
         self._report(end)
         self._numbering.forget()
-        self._bytes = 0
-        receiver.acknowledge(end)
+        self._written = self._collected = 0
+        self._committed.append((self._written_log(), end))
+        self._acknowledge(receiver)
         failpoints.hit("after_acknowledge")
+
+    def _acknowledge(self, receiver: Receiver) -> None:
+        """Tell the source up to where the warehouse would have everything after a crash of its own."""
+        if not self._committed:
+            return
+        (flushed,) = self._conn.execute("select pg_current_wal_flush_lsn()").fetchone() or ("0/0",)
+        durable = parse_lsn(flushed)
+        while self._committed and self._committed[0][0] <= durable:
+            receiver.acknowledge(self._committed.popleft()[1])
+
+    def _settle(self, receiver: Receiver) -> None:
+        """Wait until all that is committed is on the warehouse's disk, and tell the source."""
+        self._conn.execute("rollback")  # a transaction that is open in the source is sent again
+        if self._committed:
+            self._conn.execute("begin")
+            self._conn.execute("set local synchronous_commit = on")
+            self._conn.execute(
+                "select pg_current_xact_id()"
+            )  # a commit that is written makes those before it durable
+            self._conn.execute("commit")
+            self._acknowledge(receiver)
+
+    def _written_log(self) -> int:
+        (written,) = self._conn.execute("select pg_current_wal_insert_lsn()").fetchone() or ("0/0",)
+        return parse_lsn(written)
 
     def _report(self, end: int) -> None:
         """Say what is committed; what was rolled back was never done."""
@@ -206,20 +262,10 @@ class Following:
         self._open_changes, self._open_columns, self._open_transactions = {}, {}, 0
 
     def _change(self, data: bytes) -> None:
-        batch = self._plain.get(data[:6])
-        if batch is not None and len(data) < _LARGE_ROW_BYTES:
-            # The hot path: what is written of it is spliced later, many rows at once.
-            batch.rows.messages.append(data)
-            batch.rows.numbers.append(self._numbering.next)
-            self._numbering.next += 1
-        else:
-            batch = self._batch_of(int.from_bytes(data[1:5]))
-            if batch is None:
-                return  # a table that the stream does not follow
+        batch = self._batch_of(int.from_bytes(data[1:5]))
+        if batch is not None:  # else a table that the stream does not follow
             self._change_one(batch, data)
-        self._bytes += len(data)
-        if self._bytes > _BATCH_BYTES:
-            self._write_rows()
+            self._collected += len(data)
 
     def _change_one(self, batch: Batch, data: bytes) -> None:
         kind, marker = data[0], data[5]
@@ -261,7 +307,8 @@ class Following:
         for batch in self._batches.values():
             self._count(batch)
             copy_rows(self._conn, batch)
-        self._bytes = 0
+        self._written += self._collected
+        self._collected = 0
 
     def _count(self, batch: Batch, rows: int | None = None) -> None:
         count = batch.rows.count if rows is None else rows
@@ -276,7 +323,7 @@ class Following:
         """
         if (relation.schema, relation.name) in self._names:
             self._relations[relation.oid] = relation
-            self._plain = {head: batch for head, batch in self._plain.items() if _oid(head) != relation.oid}
+            self._plain = {head: rows for head, rows in self._plain.items() if _oid(head) != relation.oid}
 
     def _batch_of(self, oid: int) -> Batch | None:
         relation = self._relations.pop(oid, None)
@@ -318,7 +365,7 @@ class Following:
         """Know the first bytes of the table's messages that need no look into the row."""
         named = oid.to_bytes(4)
         for head in (b"I" + named + b"N", b"U" + named + b"N", b"D" + named + b"K", b"D" + named + b"O"):
-            self._plain[head] = batch
+            self._plain[head] = batch.rows
 
     def _as_sent(self, relation: wire.Relation, table: SourceTable) -> SourceTable:
         """The table as the message has it: in the catalogue DDL may have gone on since."""

@@ -6,7 +6,6 @@ both directions there. All calls on it are made by one thread, because libpq all
 
 from __future__ import annotations
 
-import queue
 import select
 import threading
 import time
@@ -31,9 +30,15 @@ _SLOT_FREE_WITHIN_S = 10.0
 _COPIES_SLOTS = 170000
 """Servers from this version on copy slots to standbys (sync_replication_slots there)."""
 _BATCH_BYTES = 1 << 20
-"""Handed over at once: a queue operation costs as much as receiving ten messages."""
-_AHEAD = 32
-"""Batches received before the reader must have taken one: bounds memory to 32 MiB, and lasts for a merge."""
+"""Handed over at once: to wake the reader costs as much as receiving ten messages."""
+_GATHERED_S = 0.003
+"""Longest that a message waits for others to be handed over with."""
+_PAUSE_S = 0.0002
+"""How long to let bytes come together where few came last time. The server hands over each change by itself; to be
+woken for each costs it and us six times as much as to send and to read it."""
+_WORTH_WAKING_BYTES = 1 << 15
+_AHEAD_BYTES = 32 << 20
+"""Received before the reader must have taken it: bounds memory, and lasts for a merge."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FORMS = (
     "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex -c timezone=UTC"
@@ -124,7 +129,11 @@ class Receiver:
     ) -> None:
         self._pgconn = conn.pgconn
         self._slot = slot
-        self._batches: queue.Queue[list[bytes] | BaseException] = queue.Queue(maxsize=_AHEAD)
+        self._arrived: list[bytes] = []
+        self._arrived_bytes = 0
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        """Guards what has arrived and the error."""
         self._stopped = threading.Event()
         self._flushed = start
         self._received = start
@@ -180,61 +189,71 @@ class Receiver:
         raises     SourceUnreachableError: the connection was lost
         """
         while True:
-            try:
-                batch = self._batches.get(timeout=idle_s)
-            except queue.Empty:
-                yield []
-                continue
-            if isinstance(batch, BaseException):
-                raise batch
-            yield batch
+            with self._changed:
+                self._changed.wait_for(lambda: self._arrived or self._error is not None, idle_s)
+                if self._error is not None and not self._arrived:
+                    raise self._error
+                messages, self._arrived, self._arrived_bytes = self._arrived, [], 0
+                self._changed.notify()
+            yield messages
 
     def _receive(self) -> None:
         try:
             self._loop()
         except psycopg.OperationalError:
-            self._put(
+            self._fail(
                 SourceUnreachableError(f"the source closed the connection of slot {self._slot}; try again")
             )
         except BaseException as error:  # handed to the reader, who raises it
-            self._put(error)
+            self._fail(error)
 
     def _loop(self) -> None:
         batch: list[bytes] = []
-        size, told_at, told = 0, 0.0, -1
+        size, seen, began, told_at, told = 0, 0, 0.0, 0.0, -1
         while not self._stopped.is_set():
             now = time.monotonic()
             if now - told_at >= _STATUS_EVERY_S or self._flushed != told:
                 told_at, told = now, self._flushed
                 self._tell()
-            if size >= _BATCH_BYTES:
-                if not self._offer(batch):
+            if size >= _BATCH_BYTES or (batch and now - began >= _GATHERED_S):
+                if not self._offer(batch, size):
                     continue  # the reader is busy: keep the server informed, read no more
-                batch, size = [], 0
-            length, data = self._pgconn.get_copy_data(1)
-            if length > 0:
+                batch, size, seen = [], 0, 0
+            if not batch:
+                began = now
+            taken = self._take(batch)
+            if taken:
                 self.heard_at = now
-                size += self._take(data, batch)
-            elif length == 0:
-                if batch and self._offer(batch):
-                    batch, size = [], 0
-                select.select([self._pgconn.socket], [], [], _WAIT_S if not batch else 0.01)
-                self._pgconn.consume_input()
-            else:
-                raise psycopg.OperationalError("the stream ended")
+                size += taken
+                continue
+            readable, _, _ = select.select([self._pgconn.socket], [], [], _GATHERED_S if batch else _WAIT_S)
+            if readable and size - seen < _WORTH_WAKING_BYTES:
+                time.sleep(_PAUSE_S)
+            seen = size
+            self._pgconn.consume_input()
         self._tell()
 
-    def _take(self, data: memoryview, batch: list[bytes]) -> int:
-        if data[0] == wire.XLOG_DATA:
-            start, _ = wire.read_header(data)
-            self._received = max(self._received, start)
-            batch.append(bytes(data[wire.HEADER_BYTES :]))
-            return len(data)
-        if data[0] == wire.KEEPALIVE:
-            _, wants_reply = wire.read_keepalive(data)
-            if wants_reply:
-                self._tell()
-        return 0
+    def _take(self, batch: list[bytes]) -> int:
+        """Add what has arrived to the batch; returns its bytes, 0 where nothing has."""
+        read, size = self._pgconn.get_copy_data, 0
+        last: memoryview | None = None
+        while size < _BATCH_BYTES:
+            length, data = read(1)
+            if length <= 0:
+                if length < 0:
+                    raise psycopg.OperationalError("the stream ended")
+                break
+            size += length
+            if data[0] == wire.XLOG_DATA:
+                batch.append(bytes(data[wire.HEADER_BYTES :]))
+                last = data
+            elif data[0] == wire.KEEPALIVE:
+                _, wants_reply = wire.read_keepalive(data)
+                if wants_reply:
+                    self._tell()
+        if last is not None:
+            self._received = max(self._received, wire.read_header(last)[0])
+        return size
 
     def _tell(self) -> None:
         now_us = int((datetime.now(UTC) - _EPOCH).total_seconds() * 1_000_000)
@@ -244,20 +263,19 @@ class Receiver:
         self._pgconn.put_copy_data(status)
         self._pgconn.flush()
 
-    def _offer(self, batch: list[bytes]) -> bool:
-        try:
-            self._batches.put(batch, timeout=_WAIT_S)
-        except queue.Full:
-            return False
+    def _offer(self, batch: list[bytes], size: int) -> bool:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._arrived_bytes < _AHEAD_BYTES, _WAIT_S):
+                return False
+            self._arrived += batch
+            self._arrived_bytes += size
+            self._changed.notify()
         return True
 
-    def _put(self, error: BaseException) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._batches.put(error, timeout=_WAIT_S)
-            except queue.Full:
-                continue
-            return
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify()
 
 
 def read_fork(conn: psycopg.Connection[Any], timeline: int, parent: int) -> int:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from datops_assets.cdc.wire import Begin
@@ -100,8 +102,8 @@ class Rows(ABC):
         self.has_unchanged = False
         self.last = (0, 0)
         """Commit LSN and place in its transaction of the last row that was added one by one, or taken."""
-        self.ops: set[int] = set()
-        """What kinds of change were taken since the last merge; the merge clears it."""
+        self.ops: Counter[str] = Counter()
+        """How many changes of each kind were taken since the last merge; the merge clears it."""
 
     @property
     def count(self) -> int:
@@ -123,7 +125,7 @@ class Rows(ABC):
     def add_empty(self, op: bytes) -> None:
         """Add a change without a row: a truncate."""
         self._share(self._numbering.current)
-        self.ops.add(op[0])
+        self.ops[op.decode()] += 1
         self._keep_empty(op, self._numbering.seq)
         self.last = max(self.last, self._numbering.place(self._numbering.next))
         self._numbering.next += 1
@@ -163,7 +165,7 @@ class Rows(ABC):
             self._begin(transaction)
 
     def _add(self, op: bytes, seq: int, data: bytes, at: int) -> None:
-        self.ops.add(op[0])
+        self.ops[op.decode()] += 1
         self._parts.append(self._row(op, seq, data, at))
 
     @abstractmethod
@@ -223,10 +225,17 @@ class BinaryRows(Rows):
         if len(messages) < _FEWEST_AT_ONCE:
             return super()._splice(messages, numbers)
         spliced, left = splice_many(messages, numbers, self._numbering, self._columns)
-        self.ops.update(bytes({message[0] for message in messages}).lower())
+        left_out = [messages[n] for n in left]
+        self.ops.update(_kinds(messages))
+        self.ops.subtract(_kinds(left_out))  # they are counted where they are added
         if not left:
             return spliced
-        return spliced + super()._splice([messages[n] for n in left], [numbers[n] for n in left])
+        return spliced + super()._splice(left_out, [numbers[n] for n in left])
+
+
+def _kinds(messages: list[bytes]) -> dict[str, int]:
+    """How many messages there are of each kind of change."""
+    return {chr(kind | _LOWER): count for kind, count in Counter(map(itemgetter(0), messages)).items()}
 
 
 def _smallint_array(numbers: list[int]) -> bytes:
