@@ -7,6 +7,7 @@ the environment (config).
 
 from datops_assets.cdc.capture import Capture, Copied, Standing
 from datops_assets.cdc.drain import Drained, drain
+from datops_assets.cdc.history import Told, tell_history
 from datops_assets.cdc.log_capture import LogCapture
 from datops_assets.cdc.preflight import Finding, preflight
 from datops_assets.cdc.snapshot import Snapshot, take_snapshot
@@ -28,6 +29,7 @@ __all__ = [
     "Standing",
     "StreamEntry",
     "StreamedTable",
+    "Told",
     "drain",
     "find_stream",
     "has_news",
@@ -37,4 +39,5 @@ __all__ = [
     "renew_view",
     "stream_changes",
     "take_snapshot",
+    "tell_history",
 ]

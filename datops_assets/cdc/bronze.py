@@ -18,6 +18,7 @@ from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.view import view_follows
 from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import warehouse_name
+from datops_assets.postgres.tables import table_id
 
 _META_TYPES = {
     "commit_lsn": "pg_lsn",
@@ -113,6 +114,11 @@ def create_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
 def renew_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
     """Make both tables empty and of the source's columns, in the caller's transaction: for a snapshot."""
     _drop(conn, table, table.changes)
+    conn.execute(
+        "delete from datops.stream_columns using datops.tables t where t.table_id = stream_columns.table_id"
+        " and t.source = %s and t.name = %s",
+        (table.source, table.name),
+    )
     renew_mirror(conn, table)
 
 
@@ -187,18 +193,34 @@ def widen_column(conn: psycopg.Connection[Any], target: sql.Identifier, column: 
     )
 
 
-def set_column_aside(conn: psycopg.Connection[Any], target: sql.Identifier, name: str, at: int) -> None:
-    """Keep the values that a column had before it got another type, under another name.
+def set_column_aside(conn: psycopg.Connection[Any], table: FollowedTable, name: str, at: int) -> None:
+    """Keep the values that a column of the log had before it got another type, under another name.
 
     at         the place in the log, which the name says
     """
+    aside = f"{name.encode()[:40].decode(errors='ignore')}_until_{at:x}"
     conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
     conn.execute(
         sql.SQL("alter table {} rename column {} to {}").format(
-            target,
-            sql.Identifier(name),
-            sql.Identifier(f"{name.encode()[:40].decode(errors='ignore')}_until_{at:x}"),
+            table.changes, sql.Identifier(name), sql.Identifier(aside)
         )
+    )
+    conn.execute(
+        "update datops.stream_columns set columns = array_replace(columns, %s, %s) where table_id = %s",
+        (name, aside, table_id(conn, table.source, table.name)),
+    )
+
+
+def note_columns(
+    conn: psycopg.Connection[Any], source: str, name: str, place: str, seq: int, columns: Sequence[str]
+) -> None:
+    """Remember which columns the changes have from a place of the log on, in the caller's transaction."""
+    conn.execute(
+        "insert into datops.stream_columns (table_id, commit_lsn, seq, columns)"
+        " select %(table)s, %(place)s, %(seq)s, %(columns)s where %(columns)s is distinct from"
+        " (select columns from datops.stream_columns where table_id = %(table)s"
+        "   order by commit_lsn desc, seq desc limit 1) on conflict do nothing",
+        {"table": table_id(conn, source, name), "place": place, "seq": seq, "columns": list(columns)},
     )
 
 

@@ -22,6 +22,7 @@ from datops_assets.cdc.bronze import (
     add_columns,
     columns_of,
     key_of,
+    note_columns,
     prefix_for,
     rename_meta,
     set_column_aside,
@@ -353,6 +354,11 @@ class Following:
         known = self._known.get((one.schema, one.table))
         copied = parse_lsn(known.copied) if known is not None and known.copied else 0
         followed = self._follow_log(one, followed)
+        place, names = (
+            format_lsn(self._numbering.current.commit_lsn),
+            [column.name for column in followed.columns],
+        )
+        note_columns(self._conn, self._stream.source, one.name, place, self._numbering.seq, names)
         if self._numbering.current.commit_lsn >= copied:
             self._follow_mirror(one, followed, table, known)
         since = batch.since if batch is not None else (max(self._entry.applied_lsn, copied), 0)
@@ -401,7 +407,7 @@ class Following:
             elif fits == kind:
                 self._needs_text()
             else:
-                set_column_aside(self._conn, log, column.name, self._numbering.current.commit_lsn)
+                set_column_aside(self._conn, followed, column.name, self._numbering.current.commit_lsn)
                 new.append(column)
         if new:
             add_columns(self._conn, log, new)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from datops_assets.cdc.bronze import FollowedTable, identifiers, prefix_for, renew_mirror, renew_tables
+from datops_assets.cdc.history import copied_anew, tell_history
 from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
 from datops_assets.cdc.source import SourceTable, read_server, read_tables, unfit
 from datops_assets.cdc.splice import META_COLUMNS
@@ -52,6 +53,9 @@ def take_snapshot(
     promise     killed at any moment, the next call begins anew; the slot of the failed try is dropped
     """
     entry = enter_stream(warehouse, stream)
+    for one in stream.tables:
+        if one.history:  # what the log says until here is lost with it
+            tell_history(warehouse, stream.source, one.name, dict(one.rename))
     with closing(connect_source(parameters)) as source:
         _drop_slot(source, stream.slot)
         server = read_server(source)
@@ -67,8 +71,8 @@ def take_snapshot(
         slot = create_slot(keeper, stream.slot)
         failpoints.hit("slot_made")
         followed = [(one, follow(stream.source, one, tables[one])) for one in stream.tables]
-        rows = _copy_all(connect, parameters, slot.snapshot, followed, tables)
-    point = format_lsn(slot.consistent_point)
+        point = format_lsn(slot.consistent_point)
+        rows = _copy_all(connect, parameters, slot.snapshot, point, followed, tables)
     _enter(warehouse, entry, point, stream, tables, rows)
     failpoints.hit("snapshot_entered")
     return Snapshot(point, {one.name: rows[one] for one in stream.tables})
@@ -217,11 +221,12 @@ def _copy_all(
     connect: Connect,
     parameters: dict[str, Any],
     snapshot: str,
+    point: str,
     followed: list[tuple[StreamedTable, FollowedTable]],
     tables: dict[StreamedTable, SourceTable],
 ) -> dict[StreamedTable, int]:
     def copy(one: StreamedTable, target: FollowedTable) -> int:
-        with closing(connect()) as conn, conn.transaction():
+        with closing(connect()) as conn, conn.transaction(), _history_kept(conn, target.source, one, point):
             renew_tables(conn, target)
             return _copy_from(parameters, conn, snapshot, tables[one], target)
 
@@ -256,12 +261,23 @@ def copy_tables(
             if table is None:
                 raise _missing([one.label])
             target = follow(stream.source, one, table)
-            with warehouse.transaction():
+            with warehouse.transaction(), _history_kept(warehouse, stream.source, one, point):
                 renew_mirror(warehouse, target)
                 rows = _copy_from(parameters, warehouse, slot.snapshot, table, target)
                 enter_table(warehouse, entry.stream_id, stream.source, one, table, rows, point)
             failpoints.hit("table_renewed")
     return point
+
+
+@contextmanager
+def _history_kept(
+    conn: psycopg.Connection[Any], source: str, one: StreamedTable, point: str
+) -> Iterator[None]:
+    if not one.history:
+        yield
+        return
+    with copied_anew(conn, source, one.name, dict(one.rename), point):
+        yield
 
 
 def _copy_from(

@@ -24,6 +24,10 @@ class StreamedTable:
     schema: str
     table: str
     """Where it is in the source."""
+    history: bool = False
+    """Whether each version of its rows is kept in silver."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """Names of columns there, and in silver; the others become snake_case."""
 
     @property
     def label(self) -> str:

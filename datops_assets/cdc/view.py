@@ -42,7 +42,7 @@ def renew_view(
                views on it keep it from following the mirror. All is as before
     """
     columns = _columns(conn, "bronze", source, name)
-    named = _silver_names(f"{source}.{name}", columns, rename)
+    named = silver_names(f"{source}.{name}", columns, rename)
     with conn.transaction():
         _refuse_what_is_not_ours(conn, source, name)
         try:
@@ -71,15 +71,18 @@ def view_follows(conn: psycopg.Connection[Any], source: str, name: str) -> Itera
     with _made_again(conn, source, name):
         yield
         columns = _columns(conn, "bronze", source, name)
-        _create(conn, source, name, _silver_names(f"{source}.{name}", columns, rename))
+        _create(conn, source, name, silver_names(f"{source}.{name}", columns, rename))
 
 
 def _columns(conn: psycopg.Connection[Any], schema: str, source: str, name: str) -> dict[str, str]:
     return dict(conn.execute(_COLUMNS, (schema, warehouse_name(source, name))).fetchall())
 
 
-def _silver_names(label: str, columns: Collection[str], rename: Mapping[str, str]) -> dict[str, str]:
-    """Silver's name of each column of the mirror. Pure."""
+def silver_names(label: str, columns: Collection[str], rename: Mapping[str, str]) -> dict[str, str]:
+    """Silver's name of each column of a mirror. Pure.
+
+    raises     LoadRefusedError: two columns would have one name
+    """
     named: dict[str, str] = {}
     for column in columns:
         shown = contract_name(column, rename) or column

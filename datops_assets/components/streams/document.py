@@ -48,6 +48,7 @@ class StreamTable(Part):
     rename: dict[str, Name] = Field(
         default_factory=dict, description="Column there: its name in silver; default: in snake_case."
     )
+    history: bool = Field(False, description="Whether silver keeps each version that a row had (SCD2).")
     cursor: str | None = Field(
         None, description="Column that grows with every change; by `capture: query` only."
     )
@@ -115,6 +116,11 @@ class StreamDocument(Part):
             for name in ("slot", "publication"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is of `capture: log`, expected it to be left out")
+            if kept := [name for name, table in self.tables.items() if table.history]:
+                raise ValueError(
+                    f"tables.{kept[0]}.history is told from a source's log, expected `capture: log`,"
+                    " for looking now and then misses versions"
+                )
             return self
         if not self.source.url.startswith(("postgresql://", "postgres://", "${")):
             raise ValueError(
@@ -133,10 +139,14 @@ class StreamDocument(Part):
     @field_validator("tables")
     @classmethod
     def _logs_have_names_of_their_own(cls, tables: dict[str, StreamTable]) -> dict[str, StreamTable]:
-        for name in tables:
+        for name, table in tables.items():
             if f"{name}_changes" in tables:
                 raise ValueError(
                     f"{name}_changes is how the log of {name} is called, expected another name for that table"
+                )
+            if table.history and f"{name}_history" in tables:
+                raise ValueError(
+                    f"{name}_history is how the history of {name} is called, expected another name for that table"
                 )
         return tables
 
@@ -156,7 +166,10 @@ class StreamDocument(Part):
             self.stream,
             self.slot or f"datops_{self.stream}",
             self.publication or f"datops_{self.stream}",
-            tuple(StreamedTable(name, *self._where(name)) for name in self.tables),
+            tuple(
+                StreamedTable(name, *self._where(name), table.history, tuple(sorted(table.rename.items())))
+                for name, table in self.tables.items()
+            ),
         )
 
     def engine(self, project_root: Path) -> Capture:

@@ -15,12 +15,17 @@ from datops_assets.components.failures import failing_as_dagster
 from datops_assets.components.streams.document import StreamDocument
 
 if TYPE_CHECKING:
+    from datops_assets.cdc import Told
     from datops_assets.components.streams.document import StreamTable
 
 
 def silver_assets(document: StreamDocument) -> list[dg.AssetsDefinition]:
     """The assets of all tables that have something in silver."""
-    return [_view_asset(document, name) for name, table in document.tables.items() if table.silver == "view"]
+    tables = document.tables.items()
+    return [
+        *(_view_asset(document, name) for name, table in tables if table.silver == "view"),
+        *(_history_asset(document, name) for name, table in tables if table.history),
+    ]
 
 
 def bring_to_silver(catalogue: Catalogue, document: StreamDocument) -> None:
@@ -28,6 +33,8 @@ def bring_to_silver(catalogue: Catalogue, document: StreamDocument) -> None:
     for name, table in document.tables.items():
         if table.silver == "view":
             show_table(catalogue, document, name)
+        if table.history:
+            keep_history(catalogue, document, name)
 
 
 def about(document: StreamDocument, table: "StreamTable", layer: str) -> dict[str, Any]:
@@ -72,3 +79,45 @@ def show_table(catalogue: Catalogue, document: StreamDocument, name: str) -> dic
     from datops_assets.cdc import renew_view
 
     return renew_view(catalogue.conn, document.stream, name, document.tables[name].rename)
+
+
+def _history_asset(document: StreamDocument, name: str) -> dg.AssetsDefinition:
+    table = document.tables[name]
+    spec = dg.AssetSpec(
+        ["silver", document.stream, f"{name}_history"],
+        deps=[["bronze", document.stream, f"{name}_changes"]],
+        kinds={"postgres", "scd2"},
+        description=f"Every version that a row of {name} of {document.stream} had, from when to when.",
+        metadata={"dagster/relation_identifier": f"silver.{document.stream}_{name}_history"},
+        automation_condition=WHEN_BRONZE_CHANGED,
+        **about(document, table, "silver"),
+    )
+
+    @dg.multi_asset(
+        name=f"silver__{document.stream}__{name}_history",
+        specs=[spec],
+        op_tags={"datops/stream": document.stream},
+    )
+    def tell() -> Iterator[dg.MaterializeResult[Any]]:
+        with failing_as_dagster(), open_catalogue() as catalogue:
+            told = keep_history(catalogue, document, name)
+        metadata: dict[str, Any] = {
+            "changes": told.changes,
+            "versions_begun": told.begun,
+            "versions_ended": told.ended,
+            "seconds": told.seconds,
+            "told_lsn": told.told or "no snapshot yet",
+        }
+        yield dg.MaterializeResult(metadata=metadata)
+
+    return tell
+
+
+def keep_history(catalogue: Catalogue, document: StreamDocument, name: str) -> "Told":
+    """Bring the table's history to where its log is.
+
+    raises    LoadRefusedError: the columns do not fit the history's
+    """
+    from datops_assets.cdc import tell_history
+
+    return tell_history(catalogue.conn, document.stream, name, document.tables[name].rename)
