@@ -11,11 +11,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from datops_assets.quality.contract import (
-    ColumnRule,
-    ColumnSchema,
+from datops_assets.quality.column_rule import ColumnRule
+from datops_assets.quality.contract import ColumnSchema, Contract
+from datops_assets.quality.contract_rules import (
     CompareRule,
-    Contract,
     ExpressionRule,
     ForeignKeyRule,
     FreshnessRule,

@@ -17,7 +17,7 @@ from datops_assets.errors import DeclarationError
 from datops_assets.postgres.names import contract_name
 from datops_assets.postgres.tables import find_table_id
 from datops_assets.quality import own_schema, record, set_rules
-from datops_assets.quality.contract import UniqueRule
+from datops_assets.quality.contract_rules import UniqueRule
 from datops_assets.quality.delivered import Delivered, read_delivered
 from datops_assets.quality.judged import Subject
 from datops_assets.quality.row_query import RowQuery

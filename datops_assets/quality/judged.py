@@ -11,7 +11,8 @@ from psycopg import sql
 
 from datops_assets.errors import BlockedError
 from datops_assets.postgres.identifiers import bronze_table, quarantine_table, silver_table, warehouse_name
-from datops_assets.quality.contract import Contract, Disposition, Severity
+from datops_assets.quality.contract import Contract, Disposition
+from datops_assets.quality.contract_parts import Severity
 
 Kind = Literal["load", "partition", "replay", "rebuild"]
 State = Literal["judged", "blocked", "unchanged"]

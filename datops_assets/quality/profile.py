@@ -20,7 +20,8 @@ from datops_assets.postgres.names import contract_name
 from datops_assets.postgres.tables import find_table_id
 from datops_assets.quality import formats as date_formats
 from datops_assets.quality import record
-from datops_assets.quality.contract import COLUMN_NAME, RESERVED, ColumnRule, Contract
+from datops_assets.quality.column_rule import ColumnRule
+from datops_assets.quality.contract import COLUMN_NAME, RESERVED, Contract
 from datops_assets.quality.delivered import BronzeColumn, Delivered, read_delivered
 from datops_assets.quality.judged import Subject
 from datops_assets.quality.named_patterns import named_pattern

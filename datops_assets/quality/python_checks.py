@@ -11,7 +11,9 @@ from typing import Any
 
 from datops_assets.quality import formats
 from datops_assets.quality.cleaning import clean_text
-from datops_assets.quality.contract import ColumnRule, Contract, RowRule
+from datops_assets.quality.column_rule import ColumnRule
+from datops_assets.quality.contract import Contract
+from datops_assets.quality.contract_rules import RowRule
 from datops_assets.quality.expressions_python import OnlyInWarehouseError, compile_expression
 from datops_assets.quality.named_patterns import named_pattern
 from datops_assets.quality.row_checks import RowCheck, row_checks

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from datops_assets.errors import DeclarationError
 from datops_assets.postgres.identifiers import silver_table
-from datops_assets.quality.contract import ReferringRule
+from datops_assets.quality.contract_rules import ReferringRule
 from datops_assets.quality.judged import Subject
 from datops_assets.quality.types import ValueType, value_type
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from psycopg import sql
 from psycopg.sql import SQL, Composable
 
-from datops_assets.quality.contract import ColumnRule, Contract, RowRule, Scalar, Severity
+from datops_assets.quality.column_rule import ColumnRule
+from datops_assets.quality.contract import Contract
+from datops_assets.quality.contract_parts import Scalar, Severity
+from datops_assets.quality.contract_rules import RowRule
 from datops_assets.quality.expressions import read_expression
 from datops_assets.quality.named_patterns import named_pattern
 

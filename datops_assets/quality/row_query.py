@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Composable, Composed
 from datops_assets.postgres.names import contract_name
 from datops_assets.quality import formats
 from datops_assets.quality.cleaning import clean_sql
-from datops_assets.quality.contract import ColumnRule
+from datops_assets.quality.column_rule import ColumnRule
 from datops_assets.quality.delivered import BronzeColumn, Delivered
 from datops_assets.quality.judged import Subject
 from datops_assets.quality.patterns import read_pattern

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Composable
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.quarantine_table import ensure_quarantine_table
 from datops_assets.quality import own_schema, record, set_rules, table_rules
-from datops_assets.quality.contract import (
+from datops_assets.quality.contract_rules import (
     CompareRule,
     ForeignKeyRule,
     FreshnessRule,

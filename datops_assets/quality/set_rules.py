@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.sql import SQL, Composable
 
 from datops_assets.errors import DeclarationError
-from datops_assets.quality.contract import ForeignKeyRule, HoldsRule, RowCountRule, UniqueRule
+from datops_assets.quality.contract_rules import ForeignKeyRule, HoldsRule, RowCountRule, UniqueRule
 from datops_assets.quality.expressions import read_joined
 from datops_assets.quality.judged import CheckResult, Subject, threshold_kept
 from datops_assets.quality.references import other_silver, silver_kinds

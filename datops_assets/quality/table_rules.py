@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.sql import SQL, Composable
 
-from datops_assets.quality.contract import CompareRule, FreshnessRule, VolumeRule
+from datops_assets.quality.contract_rules import CompareRule, FreshnessRule, VolumeRule
 from datops_assets.quality.judged import CheckResult, Subject, threshold_kept
 from datops_assets.quality.references import other_silver
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from datops_assets.quality.contract import UniqueRule
+from datops_assets.quality.contract_rules import UniqueRule
 from datops_assets.quality.judged import Subject
 
 CONTRACT_CHANGED = "the contract changed"

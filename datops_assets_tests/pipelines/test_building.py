@@ -26,7 +26,7 @@ from datops_assets.pipelines import (
     Transformation,
 )
 from datops_assets.quality.contract import Disposition
-from datops_assets.quality.contract import Severity as Severities
+from datops_assets.quality.contract_parts import Severity as Severities
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = [

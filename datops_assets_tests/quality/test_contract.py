@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from datops_assets.quality import Contract
-from datops_assets.quality.contract import ForeignKeyRule
+from datops_assets.quality.contract_rules import ForeignKeyRule
 from datops_assets_tests.quality.bronze_table import contract
 
 
