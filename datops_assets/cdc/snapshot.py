@@ -18,7 +18,7 @@ from datops_assets.cdc.replication import create_slot, explained, replication_co
 from datops_assets.cdc.source import SourceTable, read_server, read_tables, unfit
 from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
-from datops_assets.errors import SourceRefusedError
+from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets.postgres import failpoints
 from datops_assets.postgres.lsn import format_lsn
 from datops_assets.postgres.tables import table_id
@@ -348,6 +348,12 @@ def _copy_table(
                 into.write(chunk)
         sent, taken = reader.rowcount, writer.rowcount
     failpoints.hit("table_copied")
+    # The copy's lock holds it as it is. Written anew since the slot was made, it looks empty to the slot's snapshot.
+    file = source.execute("select coalesce(pg_relation_filenode(%s), 0)::bigint", (table.oid,)).fetchone()
+    if file != (table.file,):
+        raise SourceUnreachableError(
+            f"{table.label} was written anew (truncate, alter table, vacuum full) while it was copied; try again"
+        )
     if sent != taken:
         raise SourceRefusedError(f"{table.label}: the source sent {sent} rows, the warehouse took {taken}")
     source.execute("commit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -21,9 +22,11 @@ from datops_assets.cdc import Drained, find_stream, lease
 from datops_assets.cdc.drain import emit, opened
 from datops_assets.cdc.following import Following
 from datops_assets.cdc.replication import Receiver, replication_connection
-from datops_assets.errors import LockTakenError
+from datops_assets.errors import LockTakenError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 
+drain_module = importlib.import_module("datops_assets.cdc.drain")
+following_module = importlib.import_module("datops_assets.cdc.following")
 ROUNDS = 200
 TABLES = ("customers", "orders", "events")
 
@@ -32,7 +35,7 @@ WORKER = """
 import json, os, sys, time
 import psycopg
 from datops_assets.cdc import ChangeStream, StreamedTable, drain, lease, take_snapshot
-from datops_assets.errors import LockTakenError
+from datops_assets.errors import LockTakenError, SourceUnreachableError
 from datops_assets.postgres import failpoints
 
 def work(url, parameters, names, what, failpoint):
@@ -283,6 +286,51 @@ def test_what_is_delivered_again_is_not_applied_again(orders: Followed, half: bo
     assert rows == places == done.changes == 14
     orders.drain()
     orders.require_equal()
+
+
+class Breaking(Receiver):
+    """Hands out so many messages, one by one, then its connection is gone."""
+
+    left = 0
+
+    def batches(self, idle_s: float) -> Iterator[list[bytes]]:
+        for batch in super().batches(idle_s):
+            for message in batch:
+                if type(self).left == 0:
+                    raise SourceUnreachableError("the connection is gone")
+                type(self).left -= 1
+                yield [message]
+            if not batch:
+                yield []
+
+
+@pytest.mark.cdc_case(44, 45)
+def test_a_connection_lost_behind_any_message(orders: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one COPY stand at one place in the log; whatever was written of them is written anew, once."""
+    orders.snapshot()
+    with orders.source.cursor() as cursor, cursor.copy("copy orders from stdin") as copy:
+        for number in range(100, 108):
+            copy.write_row((number, "copied"))
+    orders.run(
+        "update orders set id = -id where id < 4; truncate orders; insert into orders values (1, 'after')"
+    )
+    orders.run(
+        "insert into orders select n, 'x' from generate_series(2, 6) n; delete from orders where id = 1"
+    )
+    monkeypatch.setattr(drain_module, "Receiver", Breaking)
+    monkeypatch.setattr(
+        following_module, "_BATCH_BYTES", 100
+    )  # the log is written in the middle of a transaction
+    for left in range(1, 28):  # each message of the three transactions
+        Breaking.left = left
+        with pytest.raises(SourceUnreachableError, match="the connection is gone"):
+            orders.drain()
+        orders.require_acknowledged()
+    monkeypatch.undo()
+    orders.drain()
+    orders.require_equal()
+    places = [place for (*place,) in orders.log("orders", "_commit_lsn, _seq")]
+    assert len(places) == len({tuple(place) for place in places}) == 8 + 3 * 2 + 1 + 1 + 5 + 1
 
 
 @pytest.mark.cdc_case(50)

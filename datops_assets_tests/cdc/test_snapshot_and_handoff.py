@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import threading
 from contextlib import closing, suppress
+from typing import Any
 
 import psycopg
 import pytest
 
+from datops_assets.cdc import snapshot as snapshot_module
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 
@@ -70,6 +72,76 @@ def test_a_transaction_open_before_the_slot_was_made(followed: Followed, ends: s
     snapshot.join(60)
     assert len(taken) == 1
     followed.run("insert into t values (4, 'after')")
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(37)
+def test_all_tables_are_copied_as_of_one_moment(followed: Followed) -> None:
+    """Money moves between tables all the time; before any drain the mirrors hold as much of it as there is."""
+    tables = [f"t{number}" for number in range(6)]
+    for table in tables:
+        followed.run(f"create table {table} (id int primary key, money int, filler text)")
+        followed.run(f"insert into {table} select n, 10, repeat('x', 400) from generate_series(1, 3000) n")
+    followed.follow(*tables)
+    stopped = threading.Event()
+
+    def move() -> None:
+        draws = random.Random(5)
+        with closing(psycopg.connect(**followed.parameters, autocommit=True)) as conn:
+            while not stopped.is_set():
+                one, other = draws.sample(tables, 2)
+                conn.execute(
+                    f"update {one} set money = money - 3 where id = {draws.randint(1, 3000)};"
+                    f" update {other} set money = money + 3 where id = {draws.randint(1, 3000)}"
+                )
+
+    writer = threading.Thread(target=move, daemon=True)
+    writer.start()
+    try:
+        for _ in range(3):
+            followed.snapshot()
+            total = " + ".join(f"(select sum(money) from bronze.erp_{table})" for table in tables)
+            assert followed.warehouse.fetch(f"select {total}") == [(6 * 3000 * 10,)]
+    finally:
+        stopped.set()
+        writer.join()
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(36)
+@pytest.mark.parametrize(
+    ("statement", "ends"),
+    [
+        ("vacuum full t", SourceUnreachableError),
+        ("alter table t alter n type int using n * 2", SourceUnreachableError),
+        ("truncate t", SourceUnreachableError),
+        ("delete from t where id > 100", None),
+        ("insert into t select n, 1 from generate_series(10000, 20000) n", None),
+    ],
+)
+def test_what_happens_between_the_slot_and_the_copy(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, statement: str, ends: type[Exception] | None
+) -> None:
+    """A table that was written anew looks empty to the slot's snapshot: the copy is refused, and taken again."""
+    followed.run(
+        "create table t (id int primary key, n int); insert into t select n, n from generate_series(1, 3000) n"
+    )
+    followed.follow("t")
+    made = snapshot_module.create_slot
+
+    def make(*arguments: Any, **more: Any) -> Any:
+        slot = made(*arguments, **more)
+        followed.run(statement)
+        return slot
+
+    monkeypatch.setattr(snapshot_module, "create_slot", make)
+    if ends is not None:
+        with pytest.raises(ends, match=r"public\.t was written anew"):
+            followed.snapshot()
+        monkeypatch.undo()
+    followed.snapshot()
     followed.drain()
     followed.require_equal()
 
