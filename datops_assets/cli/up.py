@@ -19,7 +19,7 @@ from datops_assets.errors import DeclarationError, TerminalError
 # how they begin: a class can't be named here, because Python reads this before it finds packages.
 _QUIET = ",".join(f"ignore:{kind} `" for kind in ("Class", "Function", "Method", "Parameter", "Property"))
 
-# Run status sensors (the failure webhook) take five runs a tick otherwise, and fall behind in a bad night.
+# Run status sensors (of a team's own) take five runs a tick otherwise, and fall behind in a bad night.
 RUNS_A_TICK = {
     "DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT": "100",
     "DAGSTER_RUN_STATUS_SENSOR_FETCH_LIMIT": "100",

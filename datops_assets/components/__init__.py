@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datops_assets.components.alert_route import AlertRoute
-    from datops_assets.components.alerts import FailureWebhook
     from datops_assets.components.backups.component import DatabaseBackup
     from datops_assets.components.databases.component import TeamDatabase
     from datops_assets.components.databases.watching import DatabaseWatch
@@ -27,7 +26,6 @@ __all__ = [
     "DatabaseBackup",
     "DatabaseWatch",
     "Export",
-    "FailureWebhook",
     "Gold",
     "Pipeline",
     "ShopGenerator",
@@ -40,7 +38,6 @@ _HOME = {
     "Export": "export",
     "ChangeStream": "streams.component",
     "DatabaseBackup": "backups.component",
-    "FailureWebhook": "alerts",
     "Gold": "gold",
     "Pipeline": "pipeline",
     "ShopGenerator": "shop_generator",

@@ -7,7 +7,7 @@ runs a tick. What it remembers is in its cursor, so it works while the warehouse
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,8 @@ class AlertRoute(dg.Component, dg.Model, dg.Resolvable):
 
     name: str = Field(description="Name of the route and of its sensor.", pattern=r"^[a-z][a-z0-9_]*$")
     address_env: str = Field(
-        description="Variable with the address, which is the secret: https://…, one of Apprise's, or a plug-in's."
+        "DATOPS_ALERT_ADDRESS",
+        description="Variable with the address, which is the secret: https://…, one of Apprise's, or a plug-in's.",
     )
     severity: Literal["info", "warning", "critical"] = Field("warning", description="The least that is told.")
     teams: list[str] = Field(default_factory=list, description="Patterns of teams; none: all.")
@@ -120,7 +121,7 @@ def alert_sensor(route: Route, address_env: str, web_ui_url: str | None = None) 
                 f"{address_env} is not set; export it, or add it to .env beside workspace.yaml"
             )
         place = _Place.read(context.cursor, now, context.instance)
-        events = list(_collect(context.instance, place, web_ui_url, now))
+        events = list(_collect(context.instance, place, web_ui_url, now, _teams(context)))
         known = {one.key: one for one in map(from_json, place.open)}
         decision = decide(route, known, events, now)
         lost = []
@@ -139,11 +140,30 @@ def alert_sensor(route: Route, address_env: str, web_ui_url: str | None = None) 
     return tell
 
 
-def _collect(instance: dg.DagsterInstance, place: _Place, ui: str | None, now: datetime) -> Iterator[Event]:
+def _teams(context: dg.SensorEvaluationContext) -> Mapping[dg.AssetKey, str]:
+    """Whose each asset of this code location is: the first of its owners that is a team."""
+    repository = context.repository_def
+    if repository is None:
+        return {}
+    return {
+        node.key: owner.removeprefix("team:")
+        for node in repository.asset_graph.asset_nodes
+        for owner in reversed(node.owners)
+        if owner.startswith("team:")
+    }
+
+
+def _collect(
+    instance: dg.DagsterInstance,
+    place: _Place,
+    ui: str | None,
+    now: datetime,
+    teams: Mapping[dg.AssetKey, str],
+) -> Iterator[Event]:
     """Everything since the last tick; moves `place`."""
     yield from _runs(instance, place, ui)
-    yield from _checks(instance, place, ui)
-    yield from _freshness(instance, place)
+    yield from _checks(instance, place, ui, teams)
+    yield from _freshness(instance, place, ui, teams)
     yield from _findings(place, now)
 
 
@@ -162,6 +182,8 @@ def _runs(instance: dg.DagsterInstance, place: _Place, ui: str | None) -> Iterat
             f"{run.job_name} failed: {_cause(instance, run)}",
             record.update_timestamp.replace(tzinfo=UTC), run.tags.get("datops/team", ""),
             f"{ui.rstrip('/')}/runs/{run.run_id}" if ui else None, lasts=False,
+            facts={"run_id": run.run_id, "job": run.job_name,
+                   "assets": sorted(key.to_user_string() for key in run.asset_selection or ())},
         )  # fmt: skip
 
 
@@ -176,7 +198,9 @@ def _cause(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return "see its log"
 
 
-def _checks(instance: dg.DagsterInstance, place: _Place, ui: str | None) -> Iterator[Event]:
+def _checks(
+    instance: dg.DagsterInstance, place: _Place, ui: str | None, teams: Mapping[dg.AssetKey, str]
+) -> Iterator[Event]:
     from datops_assets.telemetry.alerts import Event
 
     wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=place.checks)
@@ -192,12 +216,16 @@ def _checks(instance: dg.DagsterInstance, place: _Place, ui: str | None) -> Iter
             "critical" if found.severity == dg.AssetCheckSeverity.ERROR else "warning",
             found.description or "the check failed",
             datetime.fromtimestamp(record.timestamp, UTC),
+            teams.get(found.asset_key, ""),
             url=f"{ui.rstrip('/')}/assets/{asset}?view=checks" if ui else None,
             over=found.passed,
+            facts={"run_id": record.event_log_entry.run_id, "asset": asset, "check": found.check_name},
         )
 
 
-def _freshness(instance: dg.DagsterInstance, place: _Place) -> Iterator[Event]:
+def _freshness(
+    instance: dg.DagsterInstance, place: _Place, ui: str | None, teams: Mapping[dg.AssetKey, str]
+) -> Iterator[Event]:
     from datops_assets.telemetry.alerts import Event
 
     wanted = dg.EventRecordsFilter(dg.DagsterEventType.FRESHNESS_STATE_CHANGE, after_cursor=place.freshness)
@@ -206,14 +234,17 @@ def _freshness(instance: dg.DagsterInstance, place: _Place) -> Iterator[Event]:
         if event is None:
             continue
         change: Any = event.event_specific_data
-        state = str(change.new_state.value).upper()
+        state, asset = str(change.new_state.value).upper(), change.key.to_user_string()
         yield Event(
             "stale",
-            change.key.to_user_string(),
+            asset,
             "critical" if state == "FAIL" else "warning",
             "it is older than it may be",
             datetime.fromtimestamp(record.timestamp, UTC),
+            teams.get(change.key, ""),
+            url=f"{ui.rstrip('/')}/assets/{asset}" if ui else None,
             over=state == "PASS",
+            facts={"asset": asset},
         )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -68,22 +69,29 @@ class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class AlertResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Tells people through a webhook; without an address it says so and does nothing."""
+    """Tells people what an asset has to say; without an address it says so and does nothing."""
 
-    url_env: str = Field(
-        default="DATOPS_FAILURE_WEBHOOK_URL",
-        description="Variable that holds the address. The address is the secret.",
+    address_env: str = Field(
+        default="DATOPS_ALERT_ADDRESS",
+        description="Variable that holds the address, as of an AlertRoute. The address is the secret.",
     )
 
-    def send(self, text: str, **facts: Any) -> Delivery:
-        """POST one JSON message: `text` for chat services, `facts` for programs.
+    def send(
+        self, text: str, severity: Literal["info", "warning", "critical"] = "warning", **facts: Any
+    ) -> Delivery:
+        """Tell it once, by the way that alerts go: `text` for people, `facts` for programs.
 
         returns  whether it arrived, and in words why not; never the address
         raises   nothing: an alert that is lost must not fail the asset that sent it
         """
-        from datops_assets.telemetry import Delivery, post_message
+        from datops_assets.components.alert_channels import find_channel
+        from datops_assets.telemetry.alerts import Alert, Event, Message
+        from datops_assets.telemetry.delivery import deliver
+        from datops_assets.telemetry.webhook import Delivery
 
-        url = expand(self.url_env)
-        if not url:
-            return Delivery(False, 0, f"variable {self.url_env} is not set")
-        return post_message(url, {**facts, "event": "alert", "text": text})
+        address = expand(self.address_env)
+        if not address:
+            return Delivery(False, 0, f"variable {self.address_env} is not set")
+        event = Event("said", "asset", severity, text, datetime.now(UTC), lasts=False, facts=facts)
+        message = Message("asset", severity, f"{severity}: {text.splitlines()[0][:100]}", (Alert(event),))
+        return deliver(address, message, secrets=[address], find_channel=find_channel)

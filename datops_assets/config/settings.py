@@ -33,7 +33,7 @@ SETTINGS = (
     "DATOPS_DAGSTER_URL",
     "DATOPS_PG_BIN",
     "DATOPS_PG_PORT",
-    "DATOPS_FAILURE_WEBHOOK_URL",
+    "DATOPS_ALERT_ADDRESS",
 )
 """Variables that `read_settings` reads."""
 _ALSO_OURS = ("DATOPS_TEST_", "DATOPS_DBT_")
@@ -61,9 +61,8 @@ class Settings(BaseModel):
         le=65535,
         description="TCP port of our own server. Unset: a free one, kept. DATOPS_PG_PORT.",
     )
-    failure_webhook_url: SecretStr | None = Field(
-        None,
-        description="Receives one POST for each failed run; secret. DATOPS_FAILURE_WEBHOOK_URL.",
+    alert_address: SecretStr | None = Field(
+        None, description="Where alerts go that name no other address; secret. DATOPS_ALERT_ADDRESS."
     )
 
 
@@ -84,7 +83,7 @@ def read_settings(project_root: Path | None = None) -> Settings:
         dagster_url=_secret(values.get("DATOPS_DAGSTER_URL")),
         pg_bin=root / Path(pg_bin).expanduser() if pg_bin else None,
         pg_port=_port(values.get("DATOPS_PG_PORT")),
-        failure_webhook_url=_secret(values.get("DATOPS_FAILURE_WEBHOOK_URL")),
+        alert_address=_secret(values.get("DATOPS_ALERT_ADDRESS")),
     )
 
 

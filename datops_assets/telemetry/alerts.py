@@ -35,6 +35,8 @@ class Event:
     lasts: bool = True
     """False: it happened and that was that; True: somebody will say that it is over."""
     over: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """For programs: the run, the job, the assets."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,20 @@ class Message:
     route: str
     severity: Severity
     title: str
-    lines: tuple[str, ...]
-    resolved: bool
-    keys: tuple[tuple[str, str], ...]
+    alerts: tuple[Alert, ...]
+    resolved: bool = False
+
+    @property
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """Which alerts it is about."""
+        return tuple(one.key for one in self.alerts)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One for each alert; where there are many, the rest is counted."""
+        shown = [_line(one) for one in self.alerts[:_MOST_LINES]]
+        left = len(self.alerts) - len(shown)
+        return (*shown, f"and {left} more") if left else tuple(shown)
 
     @property
     def body(self) -> str:
@@ -194,10 +207,7 @@ def _message(route: Route, group: list[Alert], resolved: bool) -> Message:
         title += f" {first.subject}"
     if first.team and "team" in route.group_by:
         title += f" ({first.team})"
-    lines = [_line(one) for one in group[:_MOST_LINES]]
-    if len(group) > _MOST_LINES:
-        lines.append(f"and {len(group) - _MOST_LINES} more")
-    return Message(route.name, worst, title, tuple(lines), resolved, tuple(one.key for one in group))
+    return Message(route.name, worst, title, tuple(group), resolved)
 
 
 def _line(alert: Alert) -> str:
@@ -237,6 +247,7 @@ def to_json(alert: Alert) -> dict[str, Any]:
         "kind": event.kind, "subject": event.subject, "severity": event.severity, "summary": event.summary,
         "at": event.at.isoformat(), "team": event.team, "url": event.url, "lasts": event.lasts, "over": event.over,
         "told_at": alert.told_at.isoformat() if alert.told_at else None, "count": alert.count,
+        "facts": dict(event.facts),
     }  # fmt: skip
 
 
@@ -245,6 +256,6 @@ def from_json(values: Mapping[str, Any]) -> Alert:
     told = values["told_at"]
     event = Event(
         values["kind"], values["subject"], values["severity"], values["summary"], datetime.fromisoformat(values["at"]),
-        values["team"], values["url"], values["lasts"], values["over"],
+        values["team"], values["url"], values["lasts"], values["over"], values.get("facts", {}),
     )  # fmt: skip
     return Alert(event, datetime.fromisoformat(told) if told else None, values["count"])

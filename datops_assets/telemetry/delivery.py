@@ -10,18 +10,15 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from hashlib import sha256
+from typing import Any
 from urllib.parse import urlsplit
 
 from datops_assets.errors import DatopsError, RetryableError
 from datops_assets.telemetry.alerts import Message
 from datops_assets.telemetry.channel import Channel
-from datops_assets.telemetry.failure_webhook import (
-    ATTEMPTS,
-    FIRST_PAUSE_S,
-    Delivery,
-    post_message,
-)
 from datops_assets.telemetry.redaction import redact
+from datops_assets.telemetry.webhook import ATTEMPTS, FIRST_PAUSE_S, Delivery, post_message
 
 _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
@@ -43,28 +40,73 @@ def deliver(
     returns    whether it arrived; the reason names neither the address nor a part of it
     raises     nothing: telling must not fail the teller
     """
-    title, body = redact(message.title, secrets), redact(message.body, secrets)
+    told = _redacted(message, secrets)
     scheme = urlsplit(address).scheme
     if scheme in ("http", "https"):
-        facts = {
-            "event": "resolved" if message.resolved else "alert",
-            "text": f"{title}\n{body}",
-            "route": message.route,
-            "severity": message.severity,
-            "title": title,
-            "alerts": [{"kind": kind, "subject": redact(subject, secrets)} for kind, subject in message.keys],
-        }
-        return post_message(address, facts, first_pause_s=first_pause_s, sleep=sleep)
+        return post_message(address, as_json(told), first_pause_s=first_pause_s, sleep=sleep)
     try:
         channel = find_channel(scheme)
     except DatopsError as error:
         return Delivery(False, 0, str(error))
     if channel is not None:
-        lines = tuple(redact(line, secrets) for line in message.lines)
-        keys = tuple((kind, redact(subject, secrets)) for kind, subject in message.keys)
-        told = replace(message, title=title, lines=lines, keys=keys)
         return _by_plugin(channel, address, told, first_pause_s, sleep)
-    return _by_apprise(address, title, body, message, first_pause_s, sleep)
+    if scheme == "pagerduty":
+        return _to_pagerduty(address, told, first_pause_s, sleep)
+    return _by_apprise(address, told, first_pause_s, sleep)
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """A message for programs; `text` is what chats show."""
+    return {
+        "event": "resolved" if message.resolved else "alert",
+        "text": f"{message.title}\n{message.body}",
+        "route": message.route,
+        "severity": message.severity,
+        "title": message.title,
+        "alerts": [
+            {
+                "kind": one.event.kind, "subject": one.event.subject, "severity": one.event.severity,
+                "summary": one.event.summary, "at": one.event.at.isoformat(), "team": one.event.team,
+                "url": one.event.url, "times": one.count, "facts": dict(one.event.facts),
+            }
+            for one in message.alerts
+        ],
+    }  # fmt: skip
+
+
+def _redacted(message: Message, secrets: Collection[str]) -> Message:
+    def blank(value: Any) -> Any:
+        return redact(value, secrets) if isinstance(value, str) else value
+
+    alerts = tuple(
+        replace(
+            one,
+            event=replace(
+                one.event, subject=blank(one.event.subject), summary=blank(one.event.summary),
+                facts={name: blank(value) for name, value in one.event.facts.items()},
+            ),
+        )
+        for one in message.alerts
+    )  # fmt: skip
+    return replace(message, title=blank(message.title), alerts=alerts)
+
+
+def _to_pagerduty(
+    address: str, message: Message, first_pause_s: float, sleep: Callable[[float], None]
+) -> Delivery:
+    """One incident for each alert, which its end resolves: both carry the same key.
+
+    source    PagerDuty, "Events API v2": dedup_key, event_action
+    """
+    done = Delivery(True, 0)
+    for one in message.alerts:
+        key = sha256("\n".join((message.route, *one.key)).encode()).hexdigest()
+        action = f"action={'resolve' if message.resolved else 'trigger'}&dedup={key}"
+        name = f"{one.event.kind.replace('_', ' ')} {one.event.subject}"
+        alone = replace(message, title=name, severity=one.event.severity, alerts=(one,))
+        told = _by_apprise(f"{address}{'&' if '?' in address else '?'}{action}", alone, first_pause_s, sleep)
+        done = told if done.delivered else done
+    return done
 
 
 def _by_plugin(
@@ -85,8 +127,6 @@ def _by_plugin(
 
 def _by_apprise(
     address: str,
-    title: str,
-    body: str,
     message: Message,
     first_pause_s: float,
     sleep: Callable[[float], None],
@@ -105,7 +145,7 @@ def _by_apprise(
     kind = NotifyType.SUCCESS if message.resolved else NotifyType(_TYPES[message.severity])
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            if sender.notify(body=body, title=title, notify_type=kind):
+            if sender.notify(body=message.body, title=message.title, notify_type=kind):
                 return Delivery(True, attempt)
         except Exception as error:  # as above; its text may quote the address
             return Delivery(False, attempt, f"the message could not be sent ({type(error).__name__})")

@@ -8,9 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from datops_assets.components.alert_route import AlertRoute, alert_sensor
+from datops_assets.components.pipeline import pipeline_definitions
 from datops_assets.databases.findings import Finding, enter
+
+DOCUMENT = """\
+pipeline: shop
+team: commerce
+source: {type: files, path: landing}
+retries: {max: 0}
+tables:
+  payments: {files: "*.parquet"}
+"""
 
 
 @pytest.fixture
@@ -38,12 +49,15 @@ class Ticks:
     """A sensor that is ticked by hand; its cursor goes from tick to tick."""
 
     def __init__(self, instance: dg.DagsterInstance, **attributes: object) -> None:
-        component = AlertRoute(name="ops", address_env="OPS_ADDRESS", **attributes)
+        component = AlertRoute(**{"name": "ops", "address_env": "OPS_ADDRESS", **attributes})
         self.sensor = alert_sensor(component.route(), component.address_env, "http://ui")
         self.instance, self.cursor = instance, None
 
     def tick(self) -> str:
-        context = dg.build_sensor_context(self.instance, cursor=self.cursor, sensor_name="ops")
+        repository = dg.Definitions(assets=[orders]).get_repository_def()
+        context = dg.build_sensor_context(
+            self.instance, cursor=self.cursor, sensor_name="ops", repository_def=repository
+        )
         answer = self.sensor(context)
         self.cursor = context.cursor
         return answer.skip_message
@@ -59,7 +73,7 @@ def shop() -> None:
     broken()
 
 
-@dg.asset
+@dg.asset(owners=["ann@example.com", "team:sales"])
 def orders() -> int:
     return 1
 
@@ -72,6 +86,13 @@ def check(passed: bool) -> dg.AssetChecksDefinition:
         )
 
     return rows
+
+
+def stale(instance: dg.DagsterInstance, before: FreshnessState, now: FreshnessState) -> None:
+    change = FreshnessStateChange(
+        key=dg.AssetKey("orders"), new_state=now, previous_state=before, state_change_timestamp=0.0
+    )
+    instance._report_runless_asset_event(change)
 
 
 def evaluate(instance: dg.DagsterInstance, passed: bool) -> None:
@@ -120,6 +141,59 @@ def test_a_finding_is_told_and_its_end_too(told, instance, warehouse):
     ]  # fmt: skip
 
 
+def test_a_run_of_a_pipeline_is_told_with_its_cause_and_what_a_program_needs(told, landing, instance):
+    ticks = Ticks(instance, kinds=["run_failed"], teams=["commerce"])
+    ticks.tick()
+    landing.put("payments-1.parquet", "not parquet")
+    job = pipeline_definitions(landing.declare(DOCUMENT)).resolve_job_def("shop_pipeline")
+    failed = job.execute_in_process(instance=instance, raise_on_error=False)
+    ticks.tick()
+    [message] = told
+    [alert] = message["alerts"]
+    assert "payments-1.parquet" in alert["summary"]
+    assert alert["url"] == f"http://ui/runs/{failed.run_id}"
+    assert (alert["team"], alert["kind"], alert["severity"]) == ("commerce", "run_failed", "critical")
+    assert (alert["facts"]["run_id"], alert["facts"]["job"]) == (failed.run_id, "shop_pipeline")
+
+
+def test_checks_stale_assets_and_findings_reach_the_route_of_their_team(told, instance, warehouse):
+    ticks, web = Ticks(instance, teams=["sales"]), Ticks(instance, teams=["web"], name="web")
+    for one in (ticks, web):
+        one.tick()
+    evaluate(instance, False)
+    stale(instance, FreshnessState.PASS, FreshnessState.FAIL)
+    enter(warehouse.conn, "here", [Finding("privilege", "sales_bi", "critical", "more", team="sales")])
+    for one in (ticks, web):
+        one.tick()
+    assert {(one["route"], alert["kind"], alert["team"]) for one in told for alert in one["alerts"]} == {
+        ("ops", "check_failed", "sales"), ("ops", "stale", "sales"), ("ops", "finding_privilege", "sales"),
+    }  # fmt: skip
+
+
+def test_a_drill_that_fails_is_a_check_that_fails(told, instance):
+    """A drill's result is the check `restores` of its backup: no way of its own."""
+    ticks = Ticks(instance, subjects=["backups/*"])
+    ticks.tick()
+    key = dg.AssetKey(["backups", "erp"])
+    found = dg.AssetCheckEvaluation(
+        asset_key=key, check_name="drill", passed=False, metadata={}, severity=dg.AssetCheckSeverity.ERROR,
+        description="rows of orders differ",
+    )  # fmt: skip
+    instance.report_runless_asset_event(found)
+    ticks.tick()
+    [message] = told
+    assert message["title"] == "critical: check failed backups/erp:drill"
+
+
+def test_a_finding_that_grows_worse_is_told_again(told, instance, warehouse):
+    ticks = Ticks(instance, kinds=["finding_*"])
+    ticks.tick()
+    for severity in ("warning", "warning", "critical"):
+        enter(warehouse.conn, "here", [Finding("slot", "erp", severity, "slot erp keeps 2 GiB")])
+        ticks.tick()
+    assert [one["severity"] for one in told] == ["warning", "critical"]
+
+
 def test_what_a_route_is_not_for_is_not_told(told, instance):
     ticks = Ticks(instance, severity="critical", teams=["web"])
     ticks.tick()
@@ -135,8 +209,8 @@ def test_a_receiver_that_is_away_gets_it_later_and_its_address_is_in_no_log(
     import os
 
     address = os.environ["OPS_ADDRESS"]
-    monkeypatch.setattr("datops_assets.telemetry.failure_webhook.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("datops_assets.telemetry.failure_webhook.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("datops_assets.telemetry.webhook.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("datops_assets.telemetry.webhook.LONGEST_PAUSE_S", 0.01)
     ticks = Ticks(instance)
     ticks.tick()
     monkeypatch.setenv("OPS_ADDRESS", "http://127.0.0.1:1/K3Y")
@@ -171,20 +245,18 @@ def test_without_an_address_the_tick_says_so(told, instance, monkeypatch):
 
 
 def test_an_asset_that_grows_stale_is_told_and_its_end_too(told, instance):
-    from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
-
     ticks = Ticks(instance)
     ticks.tick()
     for before, now in (
         (FreshnessState.PASS, FreshnessState.FAIL),
         (FreshnessState.FAIL, FreshnessState.PASS),
     ):
-        change = FreshnessStateChange(
-            key=dg.AssetKey("orders"), new_state=now, previous_state=before, state_change_timestamp=0.0
-        )
-        instance._report_runless_asset_event(change)
+        stale(instance, before, now)
         ticks.tick()
-    assert [one["title"] for one in told] == ["critical: stale orders", "resolved: stale orders"]
+    assert [one["title"] for one in told] == [
+        "critical: stale orders (sales)",
+        "resolved: stale orders (sales)",
+    ]
 
 
 def test_datops_up_raises_dagsters_own_limit_of_runs_a_tick(monkeypatch):

@@ -91,7 +91,7 @@ def test_a_port_that_is_none_is_said(tmp_path, monkeypatch, port):
 
 def test_settings_show_no_secret_and_cannot_be_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("DATOPS_WAREHOUSE_URL", "postgresql://me:s3cret@db/shop")
-    monkeypatch.setenv("DATOPS_FAILURE_WEBHOOK_URL", "https://hooks.example/s3cret")
+    monkeypatch.setenv("DATOPS_ALERT_ADDRESS", "https://hooks.example/s3cret")
     settings = read_settings(tmp_path)
     assert "s3cret" not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
     with pytest.raises(ValidationError):

@@ -96,7 +96,7 @@ class Clone:
 
     def look_more_often(self, seconds: int = 2) -> None:
         """Let sensors look every few seconds, so that a test need not wait for the usual half minute."""
-        for module in ("file_sensor", "automation"):
+        for module in ("source_sensor", "automation", "alert_route"):
             file = self.folder / "datops_assets" / "components" / f"{module}.py"
             text, found = re.subn(
                 r"^INTERVAL_S = \d+$", f"INTERVAL_S = {seconds}", file.read_text(), flags=re.M

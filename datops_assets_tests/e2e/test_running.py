@@ -94,7 +94,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
 @pytest.fixture(scope="module")
 def web(clone: Clone, webhook: Webhook) -> Iterator[WebUi]:
-    running = WebUi(clone, DATOPS_FAILURE_WEBHOOK_URL=webhook.url)
+    running = WebUi(clone, DATOPS_ALERT_ADDRESS=webhook.url)
     yield running
     running.stop()
 
@@ -183,15 +183,22 @@ def test_a_backfill_of_a_range_is_one_run(clone, web):
     assert sorted(made["partition"] for made in web.materializations("silver", "archive", "days")) == days
 
 
-def test_a_failed_run_posts_one_message(clone, web, webhook):
+def test_a_failed_run_is_told_once(clone, web, webhook):
     clone.put("shop/orders/orders-2026-02-02.csv", "no,such\x00columns\n" + "\x00" * 10)
     clone.put("shop/payments/payments-2026-02-02.parquet", "not parquet")
-    wait_for(lambda: webhook.posted, 120, web.runs)
+    wait_for(lambda: failed_runs(webhook), 120, web.runs)
     [failed] = [run for run in web.runs() if run["status"] == "FAILURE"]
-    wait_for(lambda: len(web.ticks("failure_webhook")) > 2, 60)
-    [message] = webhook.posted
-    assert message["run_id"] == failed["runId"]
-    assert "payments-2026-02-02.parquet" in message["error"]
+    wait_for(lambda: len(web.ticks("alerts")) > 2, 60)
+    [alert] = failed_runs(webhook)
+    assert alert["facts"]["run_id"] == failed["runId"]
+    assert "payments-2026-02-02.parquet" in alert["summary"]
+
+
+def failed_runs(webhook) -> list[dict[str, Any]]:
+    """Of all that was told."""
+    return [
+        alert for message in webhook.posted for alert in message["alerts"] if alert["kind"] == "run_failed"
+    ]
 
 
 def _an_order(number: int) -> str:

@@ -189,10 +189,12 @@ def test_alerts_reach_the_place_that_a_plug_in_brings(python, project):
 TELL = """
 import json, sys
 from datops_assets.components.alert_channels import find_channel
-from datops_assets.telemetry.alerts import Message
+from datetime import UTC, datetime
+from datops_assets.telemetry.alerts import Alert, Event, Message
 from datops_assets.telemetry.delivery import deliver
 
-message = Message("ops", "critical", "critical: it broke", ("orders: token=hunter2",), False, ())
+event = Event("broken", "orders", "critical", "token=hunter2", datetime.now(UTC))
+message = Message("ops", "critical", "critical: it broke", (Alert(event),))
 done = deliver(sys.argv[1], message, find_channel=find_channel, sleep=lambda _: None)
 print(json.dumps([done.delivered, done.attempts, done.reason]))
 """

@@ -63,11 +63,13 @@ def test_a_teams_own_asset_writes_to_the_warehouse_and_tells_people(
     project: Path, warehouse: TestWarehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing to configure: the warehouse and the address are the platform's."""
-    monkeypatch.setenv("DATOPS_FAILURE_WEBHOOK_URL", receiver.url)
+    monkeypatch.setenv("DATOPS_ALERT_ADDRESS", receiver.url)
     outcome = dg.materialize([stock], resources={"postgres": PostgresResource(), "alerts": AlertResource()})
     assert outcome.success
     assert warehouse.fetch("select sku, units from gold.stock") == [("MUG-1", 0)]
-    assert receiver.messages == [{"sku": "MUG-1", "event": "alert", "text": "one product is out of stock"}]
+    [message] = receiver.messages
+    assert message["text"].startswith("warning: one product is out of stock")
+    assert message["alerts"][0]["facts"] == {"sku": "MUG-1"}
 
 
 def test_a_database_of_the_team_is_named_by_a_variable(
@@ -96,12 +98,12 @@ def test_a_variable_that_is_not_set_fails_the_step_with_its_name() -> None:
 @pytest.mark.usefixtures("project")
 def test_an_alert_without_an_address_is_said_and_fails_nothing() -> None:
     """Also when nobody listens."""
-    assert AlertResource().send("x").reason == "variable DATOPS_FAILURE_WEBHOOK_URL is not set"
+    assert AlertResource().send("x").reason == "variable DATOPS_ALERT_ADDRESS is not set"
 
 
 @pytest.mark.usefixtures("project")
 def test_a_receiver_that_is_away_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address is a secret: the reason does not hold it."""
     monkeypatch.setenv("TEAM_HOOK", "ftp://127.0.0.1/T0P-S3CRET")
-    delivery = AlertResource(url_env="TEAM_HOOK").send("x")
+    delivery = AlertResource(address_env="TEAM_HOOK").send("x")
     assert not delivery.delivered and "T0P-S3CRET" not in str(delivery.reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -124,24 +125,26 @@ def test_quiet_hours_go_over_midnight_in_their_own_zone():
     assert not QuietHours(time(12), time(13)).hold(datetime(2026, 1, 1, 13, tzinfo=UTC))
 
 
-MESSAGE = Message(
-    "ops", "critical", "critical: run failed shop (sales)",
-    ("shop: cannot log in as password=hunter2 with T0P",), False, (("run_failed", "shop"),),
+EVENT = Event(
+    "run_failed", "shop", "critical", "cannot log in as password=hunter2 with T0P", NOON, "sales",
+    lasts=False, facts={"run_id": "0f3a", "cause": "T0P", "tables": 3},
 )  # fmt: skip
+MESSAGE = Message("ops", "critical", "critical: run failed shop (sales)", (Alert(EVENT),))
 
 
 @pytest.fixture
 def receiver():
     """A real HTTP server; `answers` are given one after the other, the last one for good."""
     got: list[tuple[str, dict]] = []
-    answers = [204]
+    answers = [200]
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", "2")
             self.end_headers()
+            self.wfile.write(b"ok")  # Slack's whole answer
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
@@ -174,6 +177,95 @@ def test_a_receiver_that_refuses_is_given_up_on_and_its_address_is_in_no_reason(
     assert len(got) == 3
     assert "K3Y" not in str(done)
     assert address not in str(done)
+
+
+@pytest.fixture
+def chat(receiver, monkeypatch):
+    """Slack's webhooks and PagerDuty's events, received here: only the host is another."""
+    from apprise.plugins import pagerduty, slack
+
+    address, got, answers = receiver
+    monkeypatch.setattr(slack.NotifySlack, "webhook_url", f"http://{address}/services")
+    places = dict.fromkeys(pagerduty.PAGERDUTY_API_LOOKUP, f"http://{address}/v2/enqueue")
+    monkeypatch.setattr(pagerduty, "PAGERDUTY_API_LOOKUP", places)
+    monkeypatch.setattr(slack.NotifySlack, "request_rate_per_sec", 0)
+    monkeypatch.setattr(pagerduty.NotifyPagerDuty, "request_rate_per_sec", 0)
+    return got, answers
+
+
+SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#ops"
+PAGER = "pagerduty://" + "K3Y" * 10 + "ab@" + "A" * 20
+
+
+def test_slack_gets_a_payload_of_its_incoming_webhooks(chat):
+    """source: Slack, "Sending messages using incoming webhooks": text or attachments, a channel."""
+    got, answers = chat
+    answers[:] = [200]
+    assert deliver(SLACK, MESSAGE, sleep=lambda _: None).delivered
+    [(path, payload)] = got
+    assert path == "/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    assert payload["channel"] == "#ops"
+    [attachment] = payload["attachments"]
+    assert "run failed shop" in json.dumps(attachment)
+    assert "cannot log in" in json.dumps(attachment)
+    assert "hunter2" not in json.dumps(payload)
+    assert attachment["color"].startswith("#")
+
+
+def test_each_alert_is_an_incident_of_pagerduty_that_its_end_resolves(chat):
+    """source: PagerDuty, "Events API v2": the required keys of trigger and resolve, and one dedup_key."""
+    got, answers = chat
+    answers[:] = [202]
+    other = Alert(replace(EVENT, subject="web", severity="warning"))
+    both = replace(MESSAGE, alerts=(*MESSAGE.alerts, other))
+    assert deliver(PAGER, both, sleep=lambda _: None).delivered
+    assert deliver(PAGER, replace(MESSAGE, resolved=True), sleep=lambda _: None).delivered
+    triggered, second, resolved = [payload for _, payload in got]
+    for payload in (triggered, second):
+        assert payload["event_action"] == "trigger"
+        assert set(payload["payload"]) >= {"summary", "source", "severity"}
+        assert len(payload["payload"]["summary"]) <= 1024
+        assert "hunter2" not in json.dumps(payload)
+    assert [one["payload"]["severity"] for one in (triggered, second)] == ["critical", "warning"]
+    assert resolved == {
+        "routing_key": triggered["routing_key"],
+        "event_action": "resolve",
+        "dedup_key": triggered["dedup_key"],
+    }
+    assert second["dedup_key"] != triggered["dedup_key"]
+
+
+@pytest.mark.parametrize("address", [SLACK, PAGER])
+def test_a_chat_that_is_away_for_a_moment_is_tried_again_and_its_address_never_shown(chat, address, caplog):
+    got, answers = chat
+    answers[:] = [500, 503, 202 if address == PAGER else 200]
+    done = deliver(address, MESSAGE, sleep=lambda _: None)
+    assert (done.delivered, done.attempts, len(got)) == (True, 3, 3)
+    answers[:] = [403]
+    done = deliver(address, MESSAGE, sleep=lambda _: None)
+    assert not done.delivered
+    assert "K3Y" not in f"{done}{caplog.text}"
+    assert "TIiajkdnlazkcOXrIdevi7FQ" not in f"{done}{caplog.text}"
+
+
+def test_a_program_gets_each_alert_with_its_facts_and_no_secret(receiver):
+    address, got, _ = receiver
+    assert deliver(f"http://{address}/", MESSAGE, secrets=["T0P"], sleep=lambda _: None).delivered
+    [(_, said)] = got
+    assert {name: said[name] for name in ("event", "route", "severity")} == {
+        "event": "alert", "route": "ops", "severity": "critical",
+    }  # fmt: skip
+    [alert] = said["alerts"]
+    assert alert["facts"] == {"run_id": "0f3a", "cause": "***", "tables": 3}
+    assert alert["summary"] == "cannot log in as password=*** with ***"
+    assert (alert["at"], alert["team"], alert["times"]) == (NOON.isoformat(), "sales", 1)
+
+
+def test_many_alerts_are_lines_up_to_a_number_and_a_long_one_is_cut():
+    many = replace(MESSAGE, alerts=MESSAGE.alerts * 30)
+    assert many.lines[-1] == "and 10 more"
+    long = replace(MESSAGE, alerts=(Alert(replace(EVENT, summary="x" * 10_000)),))
+    assert len(long.body) < 600
 
 
 def test_an_address_that_is_none_is_said_without_repeating_it():

@@ -1,8 +1,4 @@
-"""Tells one HTTP address that a run failed: one JSON message a run.
-
-Chat services (Slack, Mattermost, Teams through a workflow) show its `text`; the other
-fields are for programs. Routing, grouping and escalation are a receiver's work.
-"""
+"""Posts one JSON message to one HTTP address, again where that may help."""
 
 from __future__ import annotations
 
@@ -11,32 +7,15 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
-
-from datops_assets.telemetry.redaction import redact
 
 TIMEOUT_S: Final = 10.0
 ATTEMPTS: Final = 3
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
-# Chat services cut or refuse longer texts, and a traceback helps nobody there.
-_LONGEST_ERROR_CHARS: Final = 2_000
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """What a receiver is told about a run that failed."""
-
-    run_id: str
-    job: str
-    failed_at: datetime
-    error: str
-    assets: tuple[str, ...] = ()
-    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,48 +27,6 @@ class Delivery:
     reason: str | None = None
 
 
-def describe_failure(run: FailedRun, secrets: Collection[str] = ()) -> dict[str, Any]:
-    """The JSON message for `run`, secrets blanked."""
-    error = redact(run.error, secrets)
-    if len(error) > _LONGEST_ERROR_CHARS:
-        error = error[:_LONGEST_ERROR_CHARS] + " …"
-    named = f" ({', '.join(run.assets[:3])}{', …' if len(run.assets) > 3 else ''})" if run.assets else ""
-    where = f"\n{run.url}" if run.url else ""
-    return {
-        "event": "run_failed",
-        "text": f"datops: run {run.run_id} of {run.job}{named} failed: {error}{where}",
-        "run_id": run.run_id,
-        "job": run.job,
-        "failed_at": run.failed_at.isoformat(),
-        "assets": list(run.assets),
-        "error": error,
-        "url": run.url,
-    }
-
-
-def post_failure(
-    url: str,
-    run: FailedRun,
-    *,
-    secrets: Collection[str] = (),
-    timeout_s: float = TIMEOUT_S,
-    first_pause_s: float = FIRST_PAUSE_S,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Delivery:
-    """POST the message for `run` to `url`, again after a pause when that may help.
-
-    url        the secret itself for most services: it is in no result and no log line
-    returns    whether a 2xx came back, after how many attempts
-    raises     nothing: telling about a failure must not fail the teller
-    promise    at least once: a receiver whose answer got lost is told again, with the same run_id
-    """
-    try:
-        message = describe_failure(run, secrets)
-    except Exception as error:
-        return _unmade(error)
-    return post_message(url, message, timeout_s=timeout_s, first_pause_s=first_pause_s, sleep=sleep)
-
-
 def post_message(
     url: str,
     message: Mapping[str, Any],
@@ -98,11 +35,17 @@ def post_message(
     first_pause_s: float = FIRST_PAUSE_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Delivery:
-    """POST any JSON message, with the promises of `post_failure`; blanking secrets is the caller's."""
+    """POST `message` to `url`, again after a pause when that may help; blanking secrets is the caller's.
+
+    url        the secret itself for most services: it is in no result and no log line
+    returns    whether a 2xx came back, after how many attempts
+    raises     nothing: telling about a failure must not fail the teller
+    promise    at least once: a receiver whose answer got lost is told again
+    """
     try:
         request = _build_request(url, json.dumps(message).encode())
     except Exception as error:
-        return _unmade(error)
+        return Delivery(False, 0, f"the message could not be made ({type(error).__name__})")
     if request is None:
         return Delivery(False, 0, "the webhook address is not an http or https URL with a host")
     for attempt in range(1, ATTEMPTS + 1):
@@ -116,10 +59,6 @@ def post_message(
         )
         sleep(min(pause_s, LONGEST_PAUSE_S))
     return Delivery(False, attempt, answer.reason)
-
-
-def _unmade(error: Exception) -> Delivery:
-    return Delivery(False, 0, f"the message could not be made ({type(error).__name__})")
 
 
 @dataclass(frozen=True)
