@@ -27,6 +27,7 @@ _GONE: LiteralString = (
     " select {look}, {since} + row_number() over (), 'd', {seen_at}, {of_mirror} from {mirror} m"
     " where {within} and not exists (select from {stage} s where {same})"
 )
+_TWINS: LiteralString = "select from {stage} group by {key} having count(*) > 1 limit 1"
 _COME: LiteralString = (
     "insert into {log} ({meta}, {names})"
     " select {look}, {since} + row_number() over (), case when m.{first} is null then 'i' else 'u' end, {seen_at},"
@@ -94,6 +95,8 @@ def apply_stage(
     """
     parts = _parts(table, stage, place, since)
     conn.execute(sql.SQL("analyze {}").format(stage))
+    if conn.execute(sql.SQL(_TWINS).format(**parts)).fetchone() is not None:
+        raise _not_a_key(table)
     changes = 0
     if complete != "nothing":
         parts["within"] = sql.SQL("true") if complete == "everything" else _within(table, complete)
@@ -105,12 +108,8 @@ def apply_stage(
     try:
         conn.execute(sql.SQL(_DELETE).format(**parts))
         conn.execute(sql.SQL(_MERGE).format(**parts))
-    except (psycopg.errors.CardinalityViolation, psycopg.errors.NotNullViolation):
-        # Not chained: the server's text holds the key's values.
-        raise SourceRefusedError(
-            f"{table.source}_{table.name}: the key ({', '.join(table.key)}) does not tell rows apart: two have the"
-            " same, or one has none; name other columns in `key:`, or mend the source"
-        ) from None
+    except psycopg.errors.NotNullViolation:
+        raise _not_a_key(table) from None
     return changes
 
 
@@ -122,12 +121,17 @@ def fill_mirror(conn: psycopg.Connection[Any], table: ComparedTable, stage: sql.
             sql.SQL("insert into {} ({}) select {} from {}").format(table.mirror, names, names, stage)
         ).rowcount
     except (psycopg.errors.UniqueViolation, psycopg.errors.NotNullViolation):
-        raise SourceRefusedError(
-            f"{table.source}_{table.name}: the key ({', '.join(table.key)}) does not tell rows apart: two have the"
-            " same, or one has none; name other columns in `key:`, or mend the source"
-        ) from None
+        raise _not_a_key(table) from None
     conn.execute(sql.SQL("analyze {}").format(table.mirror))
     return copied
+
+
+def _not_a_key(table: ComparedTable) -> SourceRefusedError:
+    # Not chained: the server's text holds the key's values.
+    return SourceRefusedError(
+        f"{table.source}_{table.name}: the key ({', '.join(table.key)}) does not tell rows apart: two have the same,"
+        " or one has none; name other columns in `key:`, or mend the source"
+    )
 
 
 def _within(table: ComparedTable, buckets: Buckets) -> sql.Composable:

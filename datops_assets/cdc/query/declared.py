@@ -33,6 +33,11 @@ class Column(Protocol):
         ...
 
     @property
+    def sent(self) -> str:
+        """The type that its values are written as, before they are kept."""
+        ...
+
+    @property
     def printed(self) -> LiteralString | None:
         """How PostgreSQL prints a kept value as the source prints its own, `{}` being the column; None: it cannot."""
         ...

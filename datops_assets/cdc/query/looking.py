@@ -274,10 +274,12 @@ class _Stages:
         stage = sql.Identifier("datops", f"look_{self._table.mirror._obj[-1]}_{len(self._made)}")
         self._made.append(stage)
         self._conn.execute(sql.SQL("drop table if exists {}").format(stage))  # of a look that was killed
+        columns = [
+            sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(column.sent))
+            for column in self._table.columns
+        ]
         self._conn.execute(
-            sql.SQL("create unlogged table {} ({})").format(
-                stage, sql.SQL(", ").join(self._table.definitions())
-            )
+            sql.SQL("create unlogged table {} ({})").format(stage, sql.SQL(", ").join(columns))
         )
         copy(self._conn, stage)
         failpoints.hit("table_read")

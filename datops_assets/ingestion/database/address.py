@@ -59,6 +59,11 @@ class Address:
         """Whether rows come by PostgreSQL's COPY: unless the URL names a driver of its own."""
         return self.url.drivername in ("postgresql", "postgres", "postgresql+psycopg")
 
+    @property
+    def by_wire(self) -> bool:
+        """Whether rows come as MySQL sends them: unless the URL names a driver other than ours."""
+        return self.url.drivername in ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
+
     def libpq_parameters(self) -> dict[str, Any]:
         """How a PostgreSQL is reached, by libpq's names, the URL's own options first. Holds the password."""
         url = self.url
@@ -87,7 +92,7 @@ def open_database(address: Address) -> Source[DatabaseTable]:
         from datops_assets.ingestion.database.postgres import PostgresSource
 
         return PostgresSource(address)
-    if address.url.drivername in ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql"):
+    if address.by_wire:
         from datops_assets.ingestion.database.mysql import MySqlSource
 
         return MySqlSource(address)
@@ -101,13 +106,17 @@ def open_look(address: Address, table: DatabaseTable) -> Look:
 
     raises    SourceUnreachableError, SourceRefusedError: nobody answers, or there is no such table or column
     """
-    if not address.by_copy:
-        raise SourceRefusedError(
-            f"changes of {address.kind} cannot be found by queries yet, only PostgreSQL's"
-        )
-    from datops_assets.ingestion.database.postgres_look import PostgresLook
+    if address.by_copy:
+        from datops_assets.ingestion.database.postgres_look import PostgresLook
 
-    return PostgresLook(address, table)
+        return PostgresLook(address, table)
+    if address.by_wire:
+        from datops_assets.ingestion.database.mysql_look import MySqlLook
+
+        return MySqlLook(address, table)
+    from datops_assets.ingestion.database.engine_look import EngineLook, SqliteLook
+
+    return (SqliteLook if address.kind == "sqlite" else EngineLook)(address, table)
 
 
 def missing_driver(address: Address, error: Exception) -> SourceRefusedError:

@@ -108,11 +108,11 @@ class EngineSource(TableSource[EngineColumn]):
 
     def explained(self, what: str) -> AbstractContextManager[None]:
         """Say what went wrong in one sentence."""
-        return _explained(self._address, what)
+        return explained(self._address, what)
 
     def find(self, table: DatabaseTable) -> Found[EngineColumn]:
         """Reflect its columns."""
-        with self._connect() as conn:
+        with self.connect() as conn:
             return self._find(conn, table)
 
     def _find(self, conn: sa.Connection, table: DatabaseTable) -> Found[EngineColumn]:
@@ -136,39 +136,33 @@ class EngineSource(TableSource[EngineColumn]):
 
     def try_out(self, table: DatabaseTable, found: Found[EngineColumn]) -> None:
         """Select nothing."""
-        with self._connect() as conn:
+        with self.connect() as conn:
             conn.execute(self._select(table, found.taken(table)).limit(0)).all()
 
     def highest(self, table: DatabaseTable, cursor: EngineColumn) -> str | None:
         """As Python prints it."""
-        with self._connect() as conn:
-            column: sa.ColumnClause[Any] = sa.column(cursor.name)
-            value = conn.execute(sa.select(sa.func.max(column)).select_from(_name(table))).scalar()
-        if isinstance(value, bytes):
-            raise SourceRefusedError(
-                f"{table.label}: the cursor {cursor.name!r} holds bytes, expected numbers or text"
-            )
-        return None if value is None else cursor.written(value)
+        with self.connect() as conn:
+            return highest(conn, table, cursor)
 
     def without_place(self, table: DatabaseTable, cursor: EngineColumn) -> int:
         """Null."""
-        with self._connect() as conn:
+        with self.connect() as conn:
             column: sa.ColumnClause[Any] = sa.column(cursor.name)
-            query = sa.select(sa.func.count()).select_from(_name(table)).where(column.is_(None))
+            query = sa.select(sa.func.count()).select_from(relation_name(table)).where(column.is_(None))
             return int(conn.execute(query).scalar_one())
 
     def is_greater(self, cursor: EngineColumn, one: str, other: str) -> bool:
         """Ask the database: texts have its collation."""
-        with self._connect() as conn:
+        with self.connect() as conn:
             left, right = sa.literal(cursor.parsed(one)), sa.literal(cursor.parsed(other))
             return bool(conn.execute(sa.select(sa.case((left > right, 1), else_=0))).scalar())
 
     def state(self, reading: Reading, cursor: EngineColumn) -> str:
         """Count the rows and the cursor's values."""
-        with self._connect() as conn:
+        with self.connect() as conn:
             column: sa.ColumnClause[Any] = sa.column(cursor.name)
             counted = sa.select(sa.func.count(), sa.func.count(column.distinct()), sa.func.min(column))
-            query = counted.select_from(_name(reading.table)).where(_condition(reading, cursor))
+            query = counted.select_from(relation_name(reading.table)).where(_condition(reading, cursor))
             rows, values, first = conn.execute(query).one()
         return f"{rows} rows, {values} from {first}"
 
@@ -176,7 +170,7 @@ class EngineSource(TableSource[EngineColumn]):
         """Open a transaction for one reading."""
         reading = Reading.read_from(unit)
         with self.explained(unit.path):
-            conn = self._connect()
+            conn = self.connect()
             try:
                 if self._is_loose:
                     conn.exec_driver_sql("begin")  # one snapshot: its driver begins with the first write only
@@ -193,7 +187,7 @@ class EngineSource(TableSource[EngineColumn]):
         schema = pa.schema([pa.field(column.name, column.arrow) for column in columns])
 
         def read(digest: Digest) -> Iterator[pa.RecordBatch]:
-            return _read(conn, query, schema, columns, reading.path, digest)
+            return read_batches(conn, query, schema, columns, reading.path, digest)
 
         def close() -> None:
             with suppress(exc.SQLAlchemyError):
@@ -208,13 +202,14 @@ class EngineSource(TableSource[EngineColumn]):
             self._engine.dispose()
             self._engine = None
 
-    def _connect(self) -> sa.Connection:
+    def connect(self) -> sa.Connection:
+        """Open a connection; a SQLite file read-only."""
         if self._engine is None:
             self._engine = _engine(self._address)
         return self._engine.connect()
 
     def _select(self, table: DatabaseTable, columns: Sequence[EngineColumn]) -> sa.Select[Any]:
-        return sa.select(*(sa.column(column.name) for column in columns)).select_from(_name(table))
+        return sa.select(*(sa.column(column.name) for column in columns)).select_from(relation_name(table))
 
 
 def _engine(address: Address) -> sa.Engine:
@@ -261,8 +256,20 @@ def _arrow(kind: sa.types.TypeEngine[Any]) -> tuple[pa.DataType, CursorKind | No
     return pa.string(), None
 
 
-def _name(table: DatabaseTable) -> sa.TableClause:
+def relation_name(table: DatabaseTable) -> sa.TableClause:
+    """The table, to select from."""
     return sa.table(table.relation, schema=table.schema)
+
+
+def highest(conn: sa.Connection, table: DatabaseTable, cursor: EngineColumn) -> str | None:
+    """The cursor's highest value, written down. Raises SourceRefusedError: it is of bytes."""
+    column: sa.ColumnClause[Any] = sa.column(cursor.name)
+    value = conn.execute(sa.select(sa.func.max(column)).select_from(relation_name(table))).scalar()
+    if isinstance(value, bytes):
+        raise SourceRefusedError(
+            f"{table.label}: the cursor {cursor.name!r} holds bytes, expected numbers or text"
+        )
+    return None if value is None else cursor.written(value)
 
 
 def _condition(reading: Reading, cursor: EngineColumn | None) -> sa.ColumnElement[bool]:
@@ -273,13 +280,18 @@ def _condition(reading: Reading, cursor: EngineColumn | None) -> sa.ColumnElemen
     upper = cursor.parsed(reading.upper)
     if reading.lower is None:
         return sa.or_(column <= upper, column.is_(None))
-    lower, lookback = cursor.parsed(reading.lower), reading.table.lookback
+    return sa.and_(column > looking_back(cursor, reading.lower, reading.table), column <= upper)
+
+
+def looking_back(cursor: EngineColumn, watermark: str, table: DatabaseTable) -> Any:
+    """The watermark, less the lookback."""
+    lower, lookback = cursor.parsed(watermark), table.lookback
     if lookback is not None:
         lower -= timedelta(seconds=lookback.amount) if lookback.is_time else lookback.amount
-    return sa.and_(column > lower, column <= upper)
+    return lower
 
 
-def _read(
+def read_batches(
     conn: sa.Connection,
     query: sa.Select[Any],
     schema: pa.Schema,
@@ -287,6 +299,7 @@ def _read(
     path: str,
     digest: Digest,
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query, in batches of bounded size."""
     result = conn.execution_options(stream_results=True, max_row_buffer=_MOST_ROWS).execute(query)
     rows, size, count = _FIRST_ROWS, 0, 0
     while found := result.fetchmany(rows):
@@ -311,7 +324,8 @@ def _batch(
 
 
 @contextmanager
-def _explained(address: Address, what: str) -> Iterator[None]:
+def explained(address: Address, what: str) -> Iterator[None]:
+    """Turn the driver's errors into sentences; not chained, they may hold cell values."""
     try:
         yield
     except exc.SQLAlchemyError as error:

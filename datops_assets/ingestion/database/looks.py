@@ -36,6 +36,8 @@ class LookedColumn:
     name: str
     type: str
     """PostgreSQL's, without length and precision: a later change of them needs no rewrite."""
+    sent: str
+    """PostgreSQL's type that its values are written as: of a decimal with its places, else its last zeros are lost."""
     printed: LiteralString | None
     """How PostgreSQL prints the kept value exactly as the source prints its own, `{}` being the column; None:
     the two have no text in common, so the rows must be read to compare them."""
@@ -99,9 +101,10 @@ class Look(ABC):
         self.close()
 
 
-def kept_type(kind: pa.DataType) -> str:
-    """The type the warehouse keeps values of an Arrow type in, without precision."""
-    return _MODIFIERS.sub("", bronze_type(kind))
+def arrow_column(name: str, kind: pa.DataType, printed: LiteralString | None) -> LookedColumn:
+    """A column whose values come as Arrow's."""
+    sent = bronze_type(kind)
+    return LookedColumn(name, _MODIFIERS.sub("", sent), sent, printed)
 
 
 def write_batches(

@@ -96,7 +96,7 @@ _SESSION = (
     "set time_zone = '+00:00', sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES', net_write_timeout = 3600,"
     " wait_timeout = 3600"
 )
-_SNAPSHOT = (
+SNAPSHOT = (
     "set session transaction isolation level repeatable read",
     "start transaction with consistent snapshot, read only",
 )
@@ -126,7 +126,7 @@ class MySqlColumn:
     @property
     def selected(self) -> str:
         """The expression whose text loses nothing of the value."""
-        name = _quoted(self.name)
+        name = quoted(self.name)
         if pa.types.is_float32(self.arrow):
             return f"{name} * 1e0"  # as it stands MySQL prints six digits of it
         return f"{name} + 0" if self.base == "bit" and not pa.types.is_string(self.arrow) else name
@@ -164,13 +164,13 @@ class MySqlSource(TableSource[MySqlColumn]):
 
     unit_format = "rows"
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, looking: Any = None) -> None:
         super().__init__(address)
-        self._looking: Any = None
+        self._looking = looking
 
     def explained(self, what: str) -> AbstractContextManager[None]:
         """Say what went wrong in one sentence."""
-        return _explained(self._address, what)
+        return explained(self._address, what)
 
     def find(self, table: DatabaseTable) -> Found[MySqlColumn]:
         """Look into the information schema."""
@@ -181,16 +181,16 @@ class MySqlSource(TableSource[MySqlColumn]):
 
     def try_out(self, table: DatabaseTable, found: Found[MySqlColumn]) -> None:
         """Select nothing."""
-        self._ask(_select(_list(found.taken(table)), table) + " limit 0")
+        self._ask(select_from(select_list(found.taken(table)), table) + " limit 0")
 
     def highest(self, table: DatabaseTable, cursor: MySqlColumn) -> str | None:
         """As MySQL prints it."""
-        ((found,),) = self._ask(_select(f"max({_quoted(cursor.name)})", table))
+        ((found,),) = self._ask(select_from(f"max({quoted(cursor.name)})", table))
         return None if found is None else found.decode()
 
     def without_place(self, table: DatabaseTable, cursor: MySqlColumn) -> int:
         """Null: MySQL has nothing endless."""
-        ((found,),) = self._ask(_select("count(*)", table, f"{_quoted(cursor.name)} is null"))
+        ((found,),) = self._ask(select_from("count(*)", table, f"{quoted(cursor.name)} is null"))
         return int(found)
 
     def is_greater(self, cursor: MySqlColumn, one: str, other: str) -> bool:
@@ -201,47 +201,47 @@ class MySqlSource(TableSource[MySqlColumn]):
 
     def state(self, reading: Reading, cursor: MySqlColumn) -> str:
         """Count the rows, and add up hashes of their cursor values."""
-        outputs = f"count(*), coalesce(sum(crc32({_quoted(cursor.name)})), 0)"
-        ((rows, total),) = self._ask(_select(outputs, reading.table, _condition(reading, cursor)))
+        outputs = f"count(*), coalesce(sum(crc32({quoted(cursor.name)})), 0)"
+        ((rows, total),) = self._ask(select_from(outputs, reading.table, _condition(reading, cursor)))
         return f"{rows.decode()} rows, {total.decode()}"
 
     def open(self, unit: Unit) -> RowsDelivery:
         """Open a read-only snapshot of the database for one reading."""
         reading = Reading.read_from(unit)
         with self.explained(unit.path):
-            conn = _connect(self._address)
+            conn = connect(self._address)
             try:
-                for statement in _SNAPSHOT:
-                    _run(conn, statement)
+                for statement in SNAPSHOT:
+                    run(conn, statement)
                 found = _find(conn, reading.table) or self._none(reading.table)
             except BaseException:
                 conn.close()
                 raise
         columns = found.taken(reading.table)
         condition = _condition(reading, found.cursor(reading.table))
-        query = _select(_list(columns), reading.table, condition)
+        query = select_from(select_list(columns), reading.table, condition)
         if reading.most_rows is not None:
             query += f" limit {reading.most_rows}"
         schema = pa.schema([pa.field(column.name, column.arrow) for column in columns])
 
         def read(digest: Digest) -> Iterator[pa.RecordBatch]:
-            return _read(conn, query, schema, columns, reading.path, digest)
+            return read_batches(conn, query, schema, columns, reading.path, digest)
 
-        return RowsDelivery(reading, schema, read, self.explained, lambda: _close(conn))
+        return RowsDelivery(reading, schema, read, self.explained, lambda: close_now(conn))
 
     def close(self) -> None:
         """Close the connection for looking."""
         if self._looking is not None:
-            _close(self._looking)
+            close_now(self._looking)
             self._looking = None
 
     def _look(self) -> Any:
         if self._looking is None or not self._looking.open:
-            self._looking = _connect(self._address)
+            self._looking = connect(self._address)
         return self._looking
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
-        return _run(self._look(), query)
+        return run(self._look(), query)
 
 
 def print_types() -> str:
@@ -254,11 +254,11 @@ def _find(conn: Any, table: DatabaseTable) -> Found[MySqlColumn] | None:
     place = (table.schema, table.relation)
     columns = [
         _column(*(part.decode() if part is not None else None for part in row), table=table)
-        for row in _run(conn, _COLUMNS, place)
+        for row in run(conn, _COLUMNS, place)
     ]
     if not columns:
         return None
-    sizes = _run(conn, _TABLE, place)
+    sizes = run(conn, _TABLE, place)
     rows, size_bytes = (int(sizes[0][0]), int(sizes[0][1])) if sizes else (0, 0)
     return Found(columns, rows, size_bytes)
 
@@ -290,18 +290,24 @@ def _condition(reading: Reading, cursor: MySqlColumn | None) -> str:
     """Return which rows a reading takes; the first one those without a cursor value too."""
     if cursor is None or reading.upper is None:
         return "true"
-    name, upper = _quoted(cursor.name), cursor.literal(reading.upper)
+    name, upper = quoted(cursor.name), cursor.literal(reading.upper)
     if reading.lower is None:
         return f"({name} <= {upper} or {name} is null)"
-    lower, lookback = cursor.literal(reading.lower), reading.table.lookback
-    if lookback is not None and lookback.is_time:
-        lower = f"cast({lower} as datetime(6)) - interval {lookback.amount} second"
-    elif lookback is not None:
-        lower = f"{lower} - {lookback.amount}"
-    return f"{name} > {lower} and {name} <= {upper}"
+    return f"{name} > {looking_back(cursor, reading.lower, reading.table)} and {name} <= {upper}"
 
 
-def _quoted(name: str) -> str:
+def looking_back(cursor: MySqlColumn, watermark: str, table: DatabaseTable) -> str:
+    """The watermark, less the lookback."""
+    lower, lookback = cursor.literal(watermark), table.lookback
+    if lookback is None:
+        return lower
+    if lookback.is_time:
+        return f"cast({lower} as datetime(6)) - interval {lookback.amount} second"
+    return f"{lower} - {lookback.amount}"
+
+
+def quoted(name: str) -> str:
+    """A name, in backquotes."""
     return "`" + name.replace("`", "``") + "`"
 
 
@@ -310,19 +316,21 @@ def _text(value: str) -> str:
 
 
 def _name(table: DatabaseTable) -> str:
-    return ".".join(_quoted(part) for part in (table.schema, table.relation) if part)
+    return ".".join(quoted(part) for part in (table.schema, table.relation) if part)
 
 
-def _select(outputs: str, table: DatabaseTable, condition: str = "true") -> str:
+def select_from(outputs: str, table: DatabaseTable, condition: str = "true") -> str:
+    """A select of one table, out of expressions that were made here."""
     # Names are quoted, values are literals of ours: what is put in here was made by the functions above.
     return f"select {outputs} from {_name(table)} where {condition}"  # noqa: S608
 
 
-def _list(columns: list[MySqlColumn]) -> str:
+def select_list(columns: list[MySqlColumn]) -> str:
+    """What is selected so that the text of each value loses nothing."""
     return ", ".join(column.selected for column in columns)
 
 
-def _connect(address: Address) -> Any:
+def connect(address: Address) -> Any:
     """Open a session of ours: UTC, a snapshot, values as the bytes that were sent."""
     try:
         import pymysql
@@ -347,22 +355,23 @@ def _connect(address: Address) -> Any:
     )
 
 
-def _run(conn: Any, statement: str, values: tuple[str | None, ...] = ()) -> list[tuple[Any, ...]]:
+def run(conn: Any, statement: str, values: tuple[str | None, ...] = ()) -> list[tuple[Any, ...]]:
+    """Run a statement and take all it returns."""
     with conn.cursor() as cursor:
         cursor.execute(statement, values or None)
         return list(cursor.fetchall())
 
 
-def _read(
+def read_batches(
     conn: Any, query: str, schema: pa.Schema, columns: list[MySqlColumn], path: str, digest: Digest
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query; the connection serves again once all were taken."""
     from pymysql.cursors import SSCursor
 
     cursor = conn.cursor(SSCursor)
     cursor.execute(query)
     cursor._result.unbuffered_active = False  # else the driver looks for rows when the cursor ends
-    # Past the driver's own reading: it makes an object of each value, a tenth of the speed. The
-    # connection is used for nothing after this.
+    # Past the driver's own reading: it makes an object of each value, a tenth of the speed.
     for rows in read_rows(conn._rfile.read1, BATCH_BYTES):
         digest.update(rows.raw)
         yield _batch(rows, schema, columns, path)
@@ -379,13 +388,15 @@ def _batch(rows: Rows, schema: pa.Schema, columns: list[MySqlColumn], path: str)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _close(conn: Any) -> None:
+def close_now(conn: Any) -> None:
+    """Close without waiting for rows that nobody reads."""
     with suppress(Exception):
-        conn._force_close()  # close() would wait for rows that nobody reads
+        conn._force_close()  # close() would wait
 
 
 @contextmanager
-def _explained(address: Address, what: str) -> Iterator[None]:
+def explained(address: Address, what: str) -> Iterator[None]:
+    """Turn the driver's errors into sentences; not chained, they may hold cell values."""
     try:
         import pymysql
     except ImportError as error:

@@ -54,7 +54,9 @@ class PostgresLook(Look):
             except BaseException:
                 self._conn.close()
                 raise
-        self.columns = [LookedColumn(column.name, column.type, AS_TEXT) for column in self._taken]
+        self.columns = [
+            LookedColumn(column.name, column.type, column.type, AS_TEXT) for column in self._taken
+        ]
 
     def highest(self) -> str | None:
         """As PostgreSQL prints it."""

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 
 from datops_assets.cdc import lease
 from datops_assets.cdc.query import Looked, QueriedTable, QueryStream, drain, take_snapshot
 from datops_assets.ingestion.database import Address, DatabaseTable, Lookback, open_look
 from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.ingestion.database.conftest import MariaShop, mariadb
+from datops_assets_tests.ingestion.database.mariadb import MariaDb
+
+__all__ = ["mariadb"]
 
 _numbers = iter(range(1, 10**9))
 
@@ -80,6 +89,54 @@ def postgres(server: Warehouse, warehouse: TestWarehouse) -> Iterator[Queried]:
         )
     with server.connect() as admin:
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def other(postgres: Queried) -> Queried:
+    """A database of which nothing is known but SQLAlchemy's dialect: it computes no hashes."""
+    return replace(postgres, address=Address(postgres.address.url.set(drivername="postgresql+psycopg2")))
+
+
+@pytest.fixture
+def maria(mariadb: MariaDb, warehouse: TestWarehouse) -> Iterator[Queried]:
+    """A MariaDB without tables."""
+    name = f"query_{next(_numbers)}"
+    MariaShop(mariadb.url).execute(f"create database {name} character set utf8mb4")
+    url = make_url(mariadb.url).set(database=name)
+    with closing(
+        pymysql.connect(
+            host="127.0.0.1", port=url.port or 0, user=url.username, password=str(url.password), database=name,
+            autocommit=True, charset="utf8mb4", init_command="set time_zone = '+00:00'",
+        )
+    ) as conn:  # fmt: skip
+
+        def read(query: str) -> list[tuple[Any, ...]]:
+            with conn.cursor() as cursor:
+                cursor.execute(query)
+                return list(cursor.fetchall())
+
+        yield Queried(warehouse, Address(url), read, read)
+    MariaShop(mariadb.url).execute(f"drop database {name}")
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, warehouse: TestWarehouse) -> Iterator[Queried]:
+    """A SQLite file without tables."""
+    file = tmp_path / "source.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as conn:
+        yield Queried(
+            warehouse,
+            Address.parse(f"sqlite:///{file}"),
+            conn.executescript,
+            lambda query: conn.execute(query).fetchall(),
+        )
+
+
+@pytest.fixture(params=["postgres", "maria", "sqlite", "other"])
+def source(request: pytest.FixtureRequest) -> Queried:
+    """Each kind of source in turn."""
+    found: Queried = request.getfixturevalue(request.param)
+    return found
 
 
 def texts(conn: psycopg.Connection[Any], relation: str) -> set[tuple[str | None, ...]]:
