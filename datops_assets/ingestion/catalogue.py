@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from datops_assets.ingestion.kept import FORGET
 from datops_assets.ingestion.source import Unit
 from datops_assets.postgres.ulid import new_ulid
 
@@ -201,12 +202,15 @@ def finishing(
         "rereads_from": rereads_from,
     }
     giving_way = [(_SUPERSEDE_PATH, values)] + ([(_SUPERSEDE_SINCE, values)] if rereads_from else [])
-    return [*giving_way, (_FINISH, values)]
+    return [*giving_way, (FORGET, values), (_FINISH, values)]
 
 
 def withdraw_load(conn: psycopg.Connection[Any], load_id: int) -> None:
     """Take a load's entry away as if it had not begun: the unit turned out to hold nothing new."""
-    conn.execute("delete from datops.loads where load_id = %s and state = 'loading'", (load_id,))
+    with conn.transaction():
+        gone = "delete from datops.loads where load_id = %s and state = 'loading' returning table_id"
+        for (table_id,) in conn.execute(gone, (load_id,)).fetchall():
+            conn.execute(FORGET, {"table_id": table_id})
 
 
 def first_reread(conn: psycopg.Connection[Any], table_id: int) -> int | None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, LiteralString
 
 import psycopg
@@ -172,8 +173,9 @@ def _copy_staged(conn: psycopg.Connection[Any], parts: Iterator[bytes], columns:
     statement = sql.SQL("copy datops_staged {} from stdin (format text, encoding 'utf8')").format(
         sql.SQL(columns)
     )
+    first = next(parts, b"")  # for which an API may be read for hours: no transaction waits for it
     with conn.transaction(), conn.cursor() as cursor:
-        send_copy(cursor, statement, parts)
+        send_copy(cursor, statement, chain((first,), parts))
 
 
 def _names(conn: psycopg.Connection[Any], job: LoadJob) -> _Names:

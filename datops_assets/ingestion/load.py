@@ -38,6 +38,7 @@ from datops_assets.ingestion.csv_load import load_csv
 from datops_assets.ingestion.delivery import finish_delivery
 from datops_assets.ingestion.job import LoadJob, Progress, UnchangedError
 from datops_assets.ingestion.json_load import load_json
+from datops_assets.ingestion.kept import KeptPortions
 from datops_assets.ingestion.plan import PlannedLoad, decide, live_entries, same_content
 from datops_assets.ingestion.source import Source, Unit
 from datops_assets.ingestion.tables import SourceTable
@@ -136,6 +137,7 @@ def load_table(
     """
     with lock_table(conn, table.source, table.name):
         run = _Run(conn, source, table, batch, run_id, schema, adbc_url, progress)
+        source.keep_in(KeptPortions.beside(conn, run.bronze.table_id))
         left_out = source.count_left_out(table)
         results: list[LoadResult] = []
         goes_on = True

@@ -12,6 +12,8 @@ from datops_assets.ingestion.tables import FileTable, Format, SourceTable
 if TYPE_CHECKING:  # pyarrow takes 0.3 s to import; only Parquet needs it
     import pyarrow as pa
 
+    from datops_assets.ingestion.kept import KeptPortions
+
 TableT = TypeVar("TableT", bound=SourceTable)
 MORE = "_more"
 """Stands for a type: the column is past those that a bronze table has."""
@@ -176,6 +178,9 @@ class Source(ABC, Generic[TableT]):
         raises     SourceUnreachableError, SourceRefusedError
         """
         return 0
+
+    def keep_in(self, kept: KeptPortions) -> None:
+        """Hear where a reading that takes long may keep what it has, before anything is listed."""
 
     def close(self) -> None:
         """Let go of what is open between units: connections, pools. May be called again."""

@@ -50,6 +50,8 @@ class Position:
     """Those of the reading that is under way, with their values."""
     last_page: str | None = None
     """Hash of the last page, to notice one that comes for ever."""
+    total: int | None = None
+    """How many records there were in all when that page came; None: the API does not say."""
 
     def text(self) -> str:
         """Return it as the watermark."""

@@ -23,6 +23,7 @@ from datops_assets.ingestion.rest.spool import Write
 from datops_assets.ingestion.rest.tables import ChunkLimits, RestTable
 from datops_assets.ingestion.source import Reached
 
+KeepPortion = Callable[[Position], None]
 _EVERYTHING = ChunkLimits(pages=2**62, size_bytes=2**62, seconds=float("inf"))
 
 
@@ -30,6 +31,7 @@ class Reading:
     """One reading of a table, from a position on.
 
     visited    hashes of the places that this reading, and the chunks before it, have been to
+    keep       takes the place after each portion of a whole reading; None: it has but its end
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Reading:
         *,
         concurrency: int,
         most_rows: int | None = None,
+        keep: KeepPortion | None = None,
     ) -> None:
         self._client = client
         self._table = table
@@ -49,12 +52,13 @@ class Reading:
         self._label = label_of(client.base, table)
         self._concurrency = concurrency
         self._rows_left = most_rows
-        self._limits = table.limits if table.incremental else _EVERYTHING
-        self._total: int | None = None
+        self._keep = keep if table.incremental is None else None
+        self._limits = table.limits if table.incremental else table.portions if self._keep else _EVERYTHING
 
-    def write(self, write: Write) -> Reached:
+    def write(self, write: Write, first: Page | None = None) -> Reached:
         """Read until the end, or until the chunk is full, and write each record as a line.
 
+        first      the page that it goes on with, where that was asked for already
         returns    the place that comes next, and whether it is there right now
         raises     SourceUnreachableError, SourceRefusedError, ContainerDamagedError;
                    FileChangedError: what there is changed while it was read page by page
@@ -66,7 +70,7 @@ class Reading:
             try:
                 while place is not None:
                     self._visit(place)
-                    page = ahead.take(place)
+                    page, first = first or ahead.take(place), None
                     pages, size = pages + 1, size + page.size_bytes
                     following = self._following(place, page)
                     is_full = (
@@ -79,8 +83,11 @@ class Reading:
                         ahead.ask_for(following, more, self._limits.pages - pages)
                     self._write_page(page, write)
                     place = following
-                    if is_full or self._rows_left == 0:
+                    if self._rows_left == 0 or (is_full and self._keep is None):
                         break
+                    if is_full and self._keep is not None and place is not None:
+                        self._keep(replace(self._position, place=place))
+                        began, pages, size = time.monotonic(), 0, 0
             finally:
                 ahead.stop()
         return self._reached(place)
@@ -126,12 +133,13 @@ class Reading:
         if total is None:
             return following
         read = place["read"] + len(page.records)
-        if (self._total is not None and total < self._total) or (following is None and read < total):
+        before = self._position.total
+        if (before is not None and total < before) or (following is None and read < total):
             raise FileChangedError(
                 f"{self._label}: what there is became less while it was read page by page,"
                 " so records may have been passed over; nothing of it was kept, try again"
             )
-        self._total = total
+        self._position = replace(self._position, total=total)
         return following
 
     def _write_page(self, page: Page, write: Write) -> None:

@@ -70,6 +70,8 @@ class RestTable(SourceTable):
     pagination: Pagination = field(default_factory=SinglePage)
     incremental: Incremental | None = None
     limits: ChunkLimits = ChunkLimits()
+    portions: ChunkLimits = ChunkLimits(pages=200, size_bytes=16 << 20, seconds=60)
+    """What a whole reading keeps at a time before it is at its end, so that it can be gone on from."""
 
     @property
     def changed_unit(self) -> ChangedFile:
@@ -80,3 +82,11 @@ class RestTable(SourceTable):
     def reading(self) -> str:
         """Return what changes when the endpoint is to be read in another way."""
         return reading_of(self.path, self.method, self.records, self.single, self.whole)
+
+    @property
+    def question(self) -> str:
+        """Return what changes when anything else is asked, so that a reading cannot go on."""
+        return reading_of(
+            self.reading, sorted(self.path_params.items()), sorted(self.params.items()), self.body,
+            self.parameters_in, self.pagination,
+        )  # fmt: skip
