@@ -6,6 +6,7 @@ the environment (config).
 """
 
 from datops_assets.cdc.capture import Capture, Copied, Standing
+from datops_assets.cdc.changed_keys import FollowedMirror
 from datops_assets.cdc.drain import Drained, drain
 from datops_assets.cdc.history import Told, tell_history
 from datops_assets.cdc.log_capture import LogCapture
@@ -22,6 +23,7 @@ __all__ = [
     "Copied",
     "Drained",
     "Finding",
+    "FollowedMirror",
     "LogCapture",
     "Progress",
     "SlotStatus",

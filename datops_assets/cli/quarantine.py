@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,8 @@ from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
     import psycopg
+
+    from datops_assets.components.streams.document import StreamDocument
 
 app = typer.Typer(
     help="The quarantine: records that silver did not take, with every reason.", no_args_is_help=True
@@ -81,6 +84,10 @@ def replay(table: TableName, config: Config = None, as_json: Json = False) -> No
     from datops_assets.components.catalogue import open_catalogue
     from datops_assets.config.settings import read_settings
 
+    stream = _stream_of(table, config)
+    if stream is not None:
+        _replay_mirrored(stream, table, as_json)
+        return
     document, name = table_of(read_settings(), table, config)
     spec = document.tables[name]
     if spec.contract is None:
@@ -105,6 +112,39 @@ def replay(table: TableName, config: Config = None, as_json: Json = False) -> No
         typer.echo(
             f"{table}: {replayed.rows_released} record(s) moved to silver, {replayed.rows_waiting} still wait"
         )
+
+
+def _stream_of(table: str, config: Path | None) -> StreamDocument | None:
+    """The stream that a table is of; None where it is no stream's."""
+    from datops_assets.components.declarations import STREAMS
+    from datops_assets.config.settings import read_settings
+
+    if config is not None and not STREAMS.is_meant_by(config):
+        return None
+    known, _ = STREAMS.read_all(read_settings().project_root, [config] if config else [])
+    source, _, name = table.partition(".")
+    return next(
+        (one.document for one in known if one.document.stream == source and name in one.document.tables), None
+    )
+
+
+def _replay_mirrored(document: StreamDocument, table: str, as_json: bool) -> None:
+    from datops_assets import quality
+    from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.components.streams.silver import judge_mirrored
+
+    name = table.partition(".")[2]
+    if document.tables[name].contract is None:
+        raise DeclarationError([f"{table} has no contract to judge by; add `contract:` and validate"])
+    with open_catalogue() as catalogue:
+        before = quality.count_waiting(catalogue.conn, document.stream, name)
+        judgement = judge_mirrored(catalogue, document, name, kind="replay")
+        waiting = quality.count_waiting(catalogue.conn, document.stream, name)
+    if as_json:
+        replayed = {"rows_released": max(before - waiting, 0), "rows_waiting": waiting}
+        say_json({**replayed, "judgement": dataclasses.asdict(judgement)})
+    else:
+        typer.echo(f"{table}: {max(before - waiting, 0)} record(s) moved to silver, {waiting} still wait")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from datops_assets.errors import DeclarationError
 if TYPE_CHECKING:
     from datops_assets.components.declarations import Kind
     from datops_assets.components.documents import LoadedDocument
+    from datops_assets.components.streams.document import LoadedStream
 
 
 def validate(
@@ -60,7 +62,10 @@ def validate(
         found[name], problems = kind.read_all(root, wanted) if wanted or not given else ([], [])
         declared.problems.extend(problems)
     declared.problems.extend(check_streams(found["streams"], declared.documents))
-    problems = [*declared.problems, *(_failed_tests(declared.documents) if tests else [])]
+    problems = [
+        *declared.problems,
+        *(_failed_tests([*declared.documents, *found["streams"]]) if tests else []),
+    ]
     if as_json:
         say_json(
             {
@@ -83,7 +88,7 @@ def validate(
                 typer.echo(f"{len(found[name])} {kind.noun}(s) are valid")
 
 
-def _failed_tests(documents: list[LoadedDocument]) -> list[str]:
+def _failed_tests(documents: Sequence[LoadedDocument | LoadedStream]) -> list[str]:
     """A line for each problem of each test that does not hold."""
     from datops_assets.quality import run_contract_tests
 

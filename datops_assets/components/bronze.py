@@ -12,7 +12,7 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 
 from datops_assets.components.automation import DAILY
 from datops_assets.components.catalogue import Catalogue, open_catalogue
-from datops_assets.components.document import PipelineDocument, TableDocument, TransformDocument
+from datops_assets.components.document import Freshness, PipelineDocument, TableDocument, TransformDocument
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.components.partitions import (
     asked_days,
@@ -348,7 +348,11 @@ def freshness_policy(
     document: PipelineDocument, table: TableDocument | TransformDocument
 ) -> dg.FreshnessPolicy | None:
     """How old the last materialization of the table's last layer may be."""
-    freshness = table.freshness or document.freshness
+    return freshness_window(table.freshness or document.freshness)
+
+
+def freshness_window(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
+    """How old the last materialization may be."""
     if freshness is None:
         return None
     warn = timedelta(hours=freshness.warn_after_h) if freshness.warn_after_h else None

@@ -4,7 +4,7 @@ Belongs here: the translation between Dagster's step and `quality.judge_table`, 
 the asset shows of a judgement. Does not: a verdict (quality).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg  # annotations stay evaluated here: Dagster reads those of a step
@@ -41,7 +41,7 @@ def silver_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
     @dg.multi_asset(
         name=step_name(key.to_python_identifier(), document, by_day),
         specs=[spec],
-        check_specs=_check_specs(key, contract),
+        check_specs=check_specs(key, contract),
         backfill_policy=dg.BackfillPolicy.single_run() if spec.partitions_def else None,
         retry_policy=retry_policy(document),
         op_tags={"datops/pipeline": document.pipeline},
@@ -57,13 +57,13 @@ def silver_asset(document: PipelineDocument, name: str, *, by_day: bool = True) 
                 )
             except JudgementBlockedError as blocked:
                 # Recorded before the step fails, so that the asset shows what stopped it.
-                yield from _check_results(key, blocked.judgement, contract)
+                yield from check_results(key, blocked.judgement, contract)
                 raise
-            lineage = _column_lineage(catalogue, document, name)
+            lineage = column_lineage(catalogue, document.pipeline, name, contract, table.rename)
             if table.days is not None:
                 record_days(context, key, days, days_in_silver(catalogue, document, name, context.run.run_id))
-        yield dg.MaterializeResult(metadata=_metadata(judgement) | lineage)
-        yield from _check_results(key, judgement, contract)
+        yield dg.MaterializeResult(metadata=judgement_metadata(judgement) | lineage)
+        yield from check_results(key, judgement, contract)
 
     return judge
 
@@ -84,7 +84,7 @@ def _spec(document: PipelineDocument, name: str, contract: "Contract", by_day: b
         description=table.description or f"{name} of {document.pipeline}, typed, keyed and checked.",
         metadata={
             "dagster/relation_identifier": f"silver.{document.pipeline}_{name}",
-            "dagster/column_schema": _column_schema(contract),
+            "dagster/column_schema": column_schema(contract),
             "contract_version": version,
         },
         code_version=version,
@@ -126,7 +126,7 @@ def judge_documented(
     return quality.judge_table(catalogue.conn, **arguments)
 
 
-def _check_specs(key: dg.AssetKey, contract: "Contract") -> list[dg.AssetCheckSpec]:
+def check_specs(key: dg.AssetKey, contract: "Contract") -> list[dg.AssetCheckSpec]:
     """One check for all columns together and one for each rule of its own."""
     columns_block = any(column.severity == "block" for column in contract.columns.values())
     specs = [
@@ -142,9 +142,10 @@ def _check_specs(key: dg.AssetKey, contract: "Contract") -> list[dg.AssetCheckSp
     return specs
 
 
-def _check_results(
+def check_results(
     key: dg.AssetKey, judgement: "Judgement", contract: "Contract"
 ) -> Iterator[dg.AssetCheckResult]:
+    """What a judgement says to each of `check_specs`."""
     own = [rule.check_name() for rule in contract.rules]
     yield _check_result(key, CONTRACT_CHECK, [check for check in judgement.checks if check.name not in own])
     for name in own:
@@ -185,7 +186,8 @@ def _table(checks: list["CheckResult"]) -> str:
     return "\n".join(lines)
 
 
-def _metadata(judgement: "Judgement") -> dict[str, Any]:
+def judgement_metadata(judgement: "Judgement") -> dict[str, Any]:
+    """What a judgement did, as the asset shows it."""
     metadata: dict[str, Any] = {
         "dagster/row_count": judgement.rows_total,
         "rows_judged": judgement.rows_judged,
@@ -201,7 +203,8 @@ def _metadata(judgement: "Judgement") -> dict[str, Any]:
     return metadata
 
 
-def _column_schema(contract: "Contract") -> dg.TableSchema:
+def column_schema(contract: "Contract") -> dg.TableSchema:
+    """The contract's columns."""
     return dg.TableSchema(
         [
             dg.TableColumn(
@@ -215,14 +218,14 @@ def _column_schema(contract: "Contract") -> dg.TableSchema:
     )
 
 
-def _column_lineage(catalogue: Catalogue, document: PipelineDocument, name: str) -> dict[str, Any]:
+def column_lineage(
+    catalogue: Catalogue, source: str, name: str, contract: "Contract", rename: Mapping[str, str]
+) -> dict[str, Any]:
     """Which bronze columns each silver column is made of, by the names delivered so far."""
     from datops_assets import quality
 
-    table = document.tables[name]
-    assert table.contract is not None
-    bronze = asset_key("bronze", document.pipeline, name)
-    made_of = quality.column_origins(catalogue.conn, document.pipeline, name, table.contract, table.rename)
+    bronze = asset_key("bronze", source, name)
+    made_of = quality.column_origins(catalogue.conn, source, name, contract, rename)
     lineage = dg.TableColumnLineage(
         {
             column: [dg.TableColumnDep(asset_key=bronze, column_name=origin) for origin in origins]

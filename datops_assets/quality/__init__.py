@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datops_assets.quality.delivered import column_origins
     from datops_assets.quality.judged import CheckResult, Judgement, JudgementBlockedError, quality_score
     from datops_assets.quality.judging import judge_partitions, judge_table, rebuild_table
+    from datops_assets.quality.mirror import Mirror, MirrorSubject, judge_mirror
     from datops_assets.quality.planning import JudgementPlan, plan_judgement
     from datops_assets.quality.quarantine import (
         Reason,
@@ -61,6 +62,8 @@ __all__ = [
     "Judgement",
     "JudgementBlockedError",
     "JudgementPlan",
+    "Mirror",
+    "MirrorSubject",
     "OwnCheck",
     "OwnCheckRule",
     "Reason",
@@ -75,6 +78,7 @@ __all__ = [
     "column_origins",
     "count_waiting",
     "drop_quarantined",
+    "judge_mirror",
     "judge_partitions",
     "judge_table",
     "list_quarantine",
@@ -92,6 +96,7 @@ _LATER = {
     "delivered": ["column_origins"],
     "judged": ["CheckResult", "Judgement", "JudgementBlockedError", "quality_score"],
     "judging": ["judge_partitions", "judge_table", "rebuild_table"],
+    "mirror": ["Mirror", "MirrorSubject", "judge_mirror"],
     "planning": ["JudgementPlan", "plan_judgement"],
     "quarantine": [
         "Reason",

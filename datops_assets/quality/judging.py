@@ -10,7 +10,8 @@ as it is at that moment (replay judges again).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,42 +106,53 @@ def _judge(
     started_at = datetime.now(UTC)
     with lock_table(conn, subject.source, subject.table):
         number = table_id(conn, subject.source, subject.table)
-        try:
-            with conn.transaction():
-                run = Run(conn, subject, number)
-                work = run.plan(again=again, rebuild=rebuild, waiting=waiting)
-                if work.what == "nothing":
-                    return Judgement(
-                        subject.label,
-                        kind,
-                        "unchanged",
-                        subject.version,
-                        work.why,
-                        rows_total=run.rows_total(),
-                        checks=run.standing_checks(),
-                    )
-                if work.what == "rebuild" and kind != "replay":
-                    kind = "rebuild"
-                return run.carry_out(work, kind, started_at, run_id)
-        except JudgementBlockedError as blocked:
-            # The transaction is rolled back; that it was tried is kept in one of its own.
-            with conn.transaction():
-                contract = record.contract_id(conn, number, subject)
-                blocked.judgement = record.write_judgement(
-                    conn,
-                    number,
-                    contract,
-                    blocked.judgement,
-                    started_at=started_at,
-                    run_id=run_id,
-                    metrics={},
+        with judging_errors(conn, subject, number, started_at, run_id), conn.transaction():
+            run = Run(conn, subject, number)
+            work = run.plan(again=again, rebuild=rebuild, waiting=waiting)
+            if work.what == "nothing":
+                return Judgement(
+                    subject.label,
+                    kind,
+                    "unchanged",
+                    subject.version,
+                    work.why,
+                    rows_total=run.rows_total(),
+                    checks=run.standing_checks(),
                 )
-            raise
-        except psycopg.errors.ProgrammingError as error:
-            raise _misfit(subject, error.diag.message_primary or type(error).__name__) from error
-        except psycopg.errors.DataError as error:
-            # The server's message may quote a cell; the name of its class does not.
-            raise _misfit(subject, f"a row makes it fail with {type(error).__name__}") from error
+            if work.what == "rebuild" and kind != "replay":
+                kind = "rebuild"
+            return run.carry_out(work, kind, started_at, run_id)
+
+
+@contextmanager
+def judging_errors(
+    conn: Connection, subject: Subject, number: int, started_at: datetime, run_id: str | None
+) -> Iterator[None]:
+    """Keep that a judgement was blocked, and say of a contract that PostgreSQL cannot evaluate what is wrong.
+
+    The judgement's transaction is inside, and rolled back by then.
+    """
+    try:
+        yield
+    except JudgementBlockedError as blocked:
+        # That it was tried is kept in a transaction of its own.
+        with conn.transaction():
+            contract = record.contract_id(conn, number, subject)
+            blocked.judgement = record.write_judgement(
+                conn,
+                number,
+                contract,
+                blocked.judgement,
+                started_at=started_at,
+                run_id=run_id,
+                metrics={},
+            )
+        raise
+    except psycopg.errors.ProgrammingError as error:
+        raise _misfit(subject, error.diag.message_primary or type(error).__name__) from error
+    except psycopg.errors.DataError as error:
+        # The server's message may quote a cell; the name of its class does not.
+        raise _misfit(subject, f"a row makes it fail with {type(error).__name__}") from error
 
 
 def _misfit(subject: Subject, why: str) -> DeclarationError:

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.sql import SQL
 
+from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import quarantine_table
 from datops_assets.postgres.quarantine_table import ensure_quarantine_table
 from datops_assets.postgres.tables import lock_table, table_id
@@ -142,9 +143,17 @@ def drop_quarantined(
 
     promise   records leave the quarantine and are noted in one transaction; no later
               judgement or rebuild sees them
+    raises    LoadRefusedError: the table is a mirror
     """
     if not _tables(conn, source, table):
         return 0
+    mirrored = conn.execute(
+        "select from datops.mirror_judgements where table_id = %s", (table_id(conn, source, table),)
+    ).fetchone()
+    if mirrored is not None:
+        raise LoadRefusedError(
+            f"{source}.{table} is a mirror: its rows are those of the source; correct them there, or the contract"
+        )
     with lock_table(conn, source, table), conn.transaction():
         row = conn.execute(
             SQL(

@@ -299,7 +299,7 @@ class RowQuery:
         if rule.from_:
             return SQL("l.{}").format(raw(position))
         values = [
-            _json_text(column, rule) if column.is_json else _plain_text(column, rule)
+            _json_text(column, rule) if column.is_json else plain_text(column, rule)
             for column in self.made_of[name]
         ]
         if not values:
@@ -331,7 +331,8 @@ def _carried(position: int) -> sql.Identifier:
     return sql.Identifier(f"_b{position}")
 
 
-def _plain_text(column: BronzeColumn, rule: ColumnRule) -> Composable:
+def plain_text(column: BronzeColumn, rule: ColumnRule) -> Composable:
+    """The text of a value that was not delivered as JSON, in a query where bronze is called b."""
     if column.is_array and rule.kind.name == "json":
         return SQL("to_json({})::text").format(column.value)
     if column.type == "bytea":

@@ -252,9 +252,9 @@ class Run:
             )
         )
         counted = SQL(
-            "select reason, count(*) from {} as q, unnest(q.reasons) as reason"
-            " where q.stage = 'silver' and q._load_id = any ({}::bigint[]) group by reason"
-        ).format(self.subject.quarantine, sql.Literal(list(stage.loads)))
+            "select reason, count(*) from {} as q join _missing as m using (_load_id, _row),"
+            " unnest(q.reasons) as reason where q.stage = 'silver' group by reason"
+        ).format(self.subject.quarantine)
         _add(self.tally.reasons, dict(self.conn.execute(counted).fetchall()))
 
     def _replay(self, loads: Sequence[int]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from datops_assets.components.document import Part
+from datops_assets.components.document import JudgedTable, Part
 from datops_assets.components.sources.database import DatabaseSource, address_of
 from datops_assets.components.sources.templates import unset_problems
-from datops_assets.components.texts import Name, Owner, TableName, Tags
+from datops_assets.components.texts import Owner, TableName
 from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.errors import DeclarationError
 from datops_assets.postgres.names import warehouse_name
+from datops_assets.quality import RowCountRule, VolumeRule
 
 if TYPE_CHECKING:
     from datops_assets.cdc import Capture, ChangeStream
@@ -38,16 +40,13 @@ class StreamSource(DatabaseSource):
     type: Literal["database"] = "database"
 
 
-class StreamTable(Part):
+class StreamTable(JudgedTable):
     """One table that is followed."""
 
     table: str | None = Field(
         None, description="Its name there, `schema.name` or `name`; default: as it is called here."
     )
     silver: Literal["view"] | None = Field(None, description="`view`: silver shows the mirror as it is.")
-    rename: dict[str, Name] = Field(
-        default_factory=dict, description="Column there: its name in silver; default: in snake_case."
-    )
     history: bool = Field(False, description="Whether silver keeps each version that a row had (SCD2).")
     cursor: str | None = Field(
         None, description="Column that grows with every change; by `capture: query` only."
@@ -69,9 +68,21 @@ class StreamTable(Part):
     as_text: list[str] = Field(
         default_factory=list, description="Take these as the text the database prints, whatever their type."
     )
-    description: str | None = None
-    owners: list[Owner] = Field(default_factory=list, description="E-mail addresses, or `team:name`.")
-    tags: Tags = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _silver_is_one_thing(self) -> StreamTable:
+        if self.silver is not None and self.contract is not None:
+            raise ValueError("silver: view shows the mirror as it is, expected it or a `contract:`")
+        if self.contract is not None and not self.contract.key:
+            raise ValueError("contract: it has no key, expected `key: [...]`, the source's")
+        if self.schema_policy == "freeze":
+            raise ValueError("schema: freeze is of deliveries, expected evolve or quarantine")
+        for rule in self.contract.rules if self.contract else ():
+            if isinstance(rule, VolumeRule) or (isinstance(rule, RowCountRule) and rule.of == "load"):
+                raise ValueError(
+                    f"rule {rule.check_name()} counts deliveries, and a mirror has none, expected others"
+                )
+        return self
 
     @model_validator(mode="after")
     def _cursor_is_there(self) -> StreamTable:
@@ -149,6 +160,24 @@ class StreamDocument(Part):
                     f"{name}_history is how the history of {name} is called, expected another name for that table"
                 )
         return tables
+
+    @model_validator(mode="after")
+    def _no_cycle(self) -> StreamDocument:
+        try:
+            self.silver_order()
+        except CycleError as error:
+            raise ValueError(
+                f"tables.{error.args[1][0]}: its rules lead back to itself, expected no cycle"
+            ) from None
+        return self
+
+    def silver_order(self) -> list[str]:
+        """Table names, those that contracts look into first."""
+        needed = {
+            name: [other for source, other in table.references(self.stream) if source == self.stream]
+            for name, table in self.tables.items()
+        }
+        return [name for name in TopologicalSorter(needed).static_order() if name in self.tables]
 
     def bronze_names(self) -> dict[str, str]:
         """What the stream writes in bronze, and the table of the document that it is of."""

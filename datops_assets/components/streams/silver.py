@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg  # annotations stay evaluated here: Dagster reads those of a step
 
 from datops_assets.components.automation import WHEN_BRONZE_CHANGED
+from datops_assets.components.bronze import freshness_window
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.failures import failing_as_dagster
+from datops_assets.components.silver import (
+    check_results,
+    check_specs,
+    column_lineage,
+    column_schema,
+    judgement_metadata,
+)
 from datops_assets.components.streams.document import StreamDocument
 
 if TYPE_CHECKING:
     from datops_assets.cdc import Told
     from datops_assets.components.streams.document import StreamTable
+    from datops_assets.quality.judged import Judgement, Kind
 
 
 def silver_assets(document: StreamDocument) -> list[dg.AssetsDefinition]:
@@ -24,15 +33,19 @@ def silver_assets(document: StreamDocument) -> list[dg.AssetsDefinition]:
     tables = document.tables.items()
     return [
         *(_view_asset(document, name) for name, table in tables if table.silver == "view"),
+        *(_judged_asset(document, name) for name, table in tables if table.contract is not None),
         *(_history_asset(document, name) for name, table in tables if table.history),
     ]
 
 
 def bring_to_silver(catalogue: Catalogue, document: StreamDocument) -> None:
     """Do what the assets of silver do, for whoever has no Dagster running."""
-    for name, table in document.tables.items():
+    for name in document.silver_order():
+        table = document.tables[name]
         if table.silver == "view":
             show_table(catalogue, document, name)
+        elif table.contract is not None:
+            judge_mirrored(catalogue, document, name)
         if table.history:
             keep_history(catalogue, document, name)
 
@@ -79,6 +92,77 @@ def show_table(catalogue: Catalogue, document: StreamDocument, name: str) -> dic
     from datops_assets.cdc import renew_view
 
     return renew_view(catalogue.conn, document.stream, name, document.tables[name].rename)
+
+
+def _judged_asset(document: StreamDocument, name: str) -> dg.AssetsDefinition:
+    """As a pipeline's silver, judged by the keys that changed."""
+    table = document.tables[name]
+    contract = table.contract
+    assert contract is not None
+    version = contract.version(rename=table.rename)
+    spec = dg.AssetSpec(
+        ["silver", document.stream, name],
+        deps=[
+            ["bronze", document.stream, name],
+            *(["silver", *reference] for reference in table.references(document.stream)),
+        ],
+        kinds={"postgres", "contract"},
+        description=table.description or f"{name} of {document.stream}, typed, keyed and checked.",
+        metadata={
+            "dagster/relation_identifier": f"silver.{document.stream}_{name}",
+            "dagster/column_schema": column_schema(contract),
+            "contract_version": version,
+        },
+        code_version=version,
+        automation_condition=WHEN_BRONZE_CHANGED,
+        freshness_policy=freshness_window(table.freshness),
+        **about(document, table, "silver"),
+    )
+
+    @dg.multi_asset(
+        name=f"silver__{document.stream}__{name}",
+        specs=[spec],
+        check_specs=check_specs(spec.key, contract),
+        op_tags={"datops/stream": document.stream},
+    )
+    def judge(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        from datops_assets.quality import JudgementBlockedError
+
+        with failing_as_dagster(), open_catalogue() as catalogue:
+            try:
+                judgement = judge_mirrored(catalogue, document, name, run_id=context.run.run_id)
+            except JudgementBlockedError as blocked:
+                # Recorded before the step fails, so that the asset shows what stopped it.
+                yield from check_results(spec.key, blocked.judgement, contract)
+                raise
+            lineage = column_lineage(catalogue, document.stream, name, contract, table.rename)
+        yield dg.MaterializeResult(metadata=judgement_metadata(judgement) | lineage)
+        yield from check_results(spec.key, judgement, contract)
+
+    return judge
+
+
+def judge_mirrored(
+    catalogue: Catalogue,
+    document: StreamDocument,
+    name: str,
+    *,
+    kind: "Kind" = "load",
+    run_id: str | None = None,
+) -> "Judgement":
+    """Judge what changed of one table's mirror.
+
+    kind      rebuild: all of it; replay: what waits in the quarantine too
+    raises    JudgementBlockedError: a blocking check failed; silver is as it was
+    """
+    from datops_assets.cdc import FollowedMirror
+    from datops_assets.quality import MirrorSubject, judge_mirror
+
+    table = document.tables[name]
+    assert table.contract is not None
+    subject = MirrorSubject(document.stream, name, table.contract, table.rename, "merge")
+    mirror = FollowedMirror(document.stream, name)
+    return judge_mirror(catalogue.conn, subject, mirror, kind=kind, run_id=run_id)
 
 
 def _history_asset(document: StreamDocument, name: str) -> dg.AssetsDefinition:
