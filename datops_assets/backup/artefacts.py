@@ -232,9 +232,28 @@ def unpack(
                does not have, links and folders are refused
     raises     BackupDamagedError: anything differs
     """
+    stored = _unpack(source, place, artefact.members, keys, encrypted, into, wanted)
+    _require_stored(stored, artefact, place)
+
+
+def unpack_alone(
+    source: Destination, place: str, member: Member, keys: Keys, *, encrypted: bool, into: Path | None
+) -> None:
+    """Read an artefact of one file that no manifest lists: its name says what is in it.
+
+    promise    as `unpack`
+    raises     BackupDamagedError: anything differs
+    """
+    _unpack(source, place, [member], keys, encrypted, into, lambda _: True)
+
+
+def _unpack(
+    source: Destination, place: str, members: Sequence[Member], keys: Keys, encrypted: bool, into: Path | None,
+    wanted: Callable[[str], bool],
+) -> _Hashing:  # fmt: skip
     with _reading(source, place) as file:
         stored = _Hashing(file)
-        expected = {member.name: member for member in artefact.members}
+        expected = {member.name: member for member in members}
         try:
             with _opened(stored, keys, place, encrypted=encrypted) as tar:
                 for about in tar:
@@ -254,7 +273,7 @@ def unpack(
             raise BackupDamagedError(f"{place} cannot be unpacked: it was changed or cut off") from None
     if expected:
         raise BackupDamagedError(f"{place} lacks {', '.join(sorted(expected)[:3])}")
-    _require_stored(stored, artefact, place)
+    return stored
 
 
 def check_stored(source: Destination, place: str, artefact: Artefact) -> None:

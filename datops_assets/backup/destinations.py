@@ -9,7 +9,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -48,6 +48,10 @@ class Destination(ABC):
     @abstractmethod
     def remove(self, folder: str) -> None:
         """Remove a folder and all in it; the manifest first, so that what is left counts as no backup."""
+
+    @abstractmethod
+    def remove_file(self, path: str) -> None:
+        """Remove one file; one that is not there is no error."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:
@@ -129,6 +133,11 @@ class FolderDestination(Destination):
             (top / MANIFEST).unlink(missing_ok=True)
             if top.exists():
                 shutil.rmtree(top)
+
+    def remove_file(self, path: str) -> None:
+        """Remove it."""
+        with _explained(self):
+            self._path(path).unlink(missing_ok=True)
 
     def free_bytes(self) -> int | None:
         """What the disk has left."""
@@ -234,6 +243,11 @@ class StoreDestination(Destination):
             for path in sorted(files, key=lambda path: path != MANIFEST):
                 self._store.rm_file(self._path(f"{folder}/{path}"))
             self._store.invalidate_cache()
+
+    def remove_file(self, path: str) -> None:
+        """Remove the object."""
+        with _explained(self), suppress(FileNotFoundError):
+            self._store.rm_file(self._path(path))
 
     def free_bytes(self) -> int | None:
         """Nobody knows."""

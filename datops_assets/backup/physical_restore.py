@@ -245,9 +245,14 @@ def is_before(snapshot_at: datetime | None, end_lsn: str | None, target: Target)
 
 def _start(server: RecoveringServer, chain: Chain, target: Target, *, durable: bool) -> Server:
     last = chain[-1].manifest
-    answering = server.start(
-        target, durable=durable, superuser=last.facts["superuser"], dbname=last.database.rpartition("/")[2]
-    )
+    superuser, dbname = last.facts["superuser"], last.database.rpartition("/")[2]
+    try:
+        answering = server.start(target, durable=durable, superuser=superuser, dbname=dbname)
+    except BackupError as error:
+        # The plan found that the log reaches to that time: nothing was committed after it, so all of it is wanted.
+        if target.time is None or "before configured recovery target was reached" not in str(error):
+            raise
+        answering = server.start(Target(), durable=durable, superuser=superuser, dbname=dbname)
     with closing(answering.connect()) as conn:
         conn.execute("select 1")
     return answering

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -173,6 +177,11 @@ def restore(
         str | None,
         typer.Option(help="host:port/database that may be replaced, typed out; it is moved aside."),
     ] = None,
+    to_time: Annotated[
+        str | None, typer.Option(help="With --folder: to this time; without a zone it is UTC.")
+    ] = None,
+    to_lsn: Annotated[str | None, typer.Option(help="With --folder: to this place in the log.")] = None,
+    to_name: Annotated[str | None, typer.Option(help="With --folder: to this named restore point.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown.")] = False,
     config: Config = None,
     as_json: Json = False,
@@ -180,14 +189,22 @@ def restore(
     """Show what a restore would do; with --apply do it and hold the outcome against the backup."""
     from datops_assets.backup.restore import Wanted
     from datops_assets.components.backups import operations
+    from datops_assets.components.backups.log import restore_folder, target_from
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
     if folder is not None:
         if database or to or schema or table or onto:
             raise DeclarationError(["--folder restores a whole server, expected no --database beside it"])
-        _restore_folder(document, folder, backup, at, apply, as_json)
+        point = target_from(to_time, to_lsn, to_name)
+        with open_catalogue() as catalogue:
+            into = restore_folder(
+                document, catalogue, folder.absolute(), point, backup_id=backup, at=at, apply=apply
+            )
+        _say_restore(dataclasses.asdict(into), apply, as_json)
         return
+    if to_time or to_lsn or to_name:
+        raise DeclarationError(["a point in time is of a whole server, expected --folder beside it"])
     if not database:
         raise DeclarationError(["restore into what? expected --database NAME, or --folder PATH"])
     if schema and table:
@@ -201,20 +218,6 @@ def restore(
     _say_restore(dataclasses.asdict(outcome), apply, as_json)
 
 
-def _restore_folder(
-    document: BackupDocument, folder: Path, backup: str | None, at: str | None, apply: bool, as_json: bool
-) -> None:
-    from datops_assets.backup.recovery import Target
-    from datops_assets.components.backups import operations
-    from datops_assets.components.catalogue import open_catalogue
-
-    with open_catalogue() as catalogue:
-        outcome = operations.restore_folder(
-            document, catalogue, folder.absolute(), Target(), backup_id=backup, at=at, apply=apply
-        )
-    _say_restore(dataclasses.asdict(outcome), apply, as_json)
-
-
 def _say_restore(fields: dict[str, Any], apply: bool, as_json: bool) -> None:
     if as_json:
         say_json(fields)
@@ -224,6 +227,51 @@ def _say_restore(fields: dict[str, Any], apply: bool, as_json: bool) -> None:
         raise typer.Exit(1)
     if not apply and not as_json:
         typer.echo("nothing was changed; to do it: --apply")
+
+
+@app.command()
+def wal(
+    name: Name = None,
+    once: Annotated[bool, typer.Option("--once", help="Keep what is written by now, and end.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only say where the log is, and hold it against its promise.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Receive the log as it is written, until interrupted: for restores to a point in time."""
+    from datops_assets.components.backups.log import check_log, receive_log
+    from datops_assets.components.catalogue import open_catalogue
+
+    document = _document(name, config)
+    findings: list[str] = []
+    with open_catalogue() as catalogue, _until_interrupted() as stop:
+        if status:
+            checked = check_log(document, catalogue)
+            findings = checked.findings
+            fields = dataclasses.asdict(checked.state) | {"findings": findings}
+        else:
+            fields = dataclasses.asdict(receive_log(document, catalogue, once=once, stop=stop))
+    if as_json:
+        say_json(fields)
+    else:
+        say_fields({key: "none" if value in ([], None) else value for key, value in fields.items()})
+    if findings or fields.get("started_anew"):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[threading.Event]:
+    """Set when we are asked to end: what was received is kept before we do."""
+    stop = threading.Event()
+    former = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @app.command()

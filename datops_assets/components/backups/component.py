@@ -12,6 +12,7 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 from pydantic import Field
 
 from datops_assets.components.backups.document import BackupDocument, read_backup
+from datops_assets.components.backups.log_assets import log_definitions
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.config.settings import find_project_root
@@ -58,6 +59,13 @@ def backup_definitions(document: BackupDocument) -> dg.Definitions:
         description=f"Hold the backups of {document.backup} against what is promised.",
     )  # fmt: skip
     copying, copied = _physical(document, tags)
+    checks = [promises]
+    if document.wal is not None:
+        spec = _spec(
+            document, log_key(document), f"The log of the server of {document.backup} between backups.", []
+        )
+        received, held, logging = log_definitions(document, spec, tags)
+        copied, checks, copying = [*copied, received], [*checks, held], [*copying, *logging]
     timed = [
         (backing_up, document.logical.schedule),
         (drilling, document.drill.schedule),
@@ -74,7 +82,7 @@ def backup_definitions(document: BackupDocument) -> dg.Definitions:
     ]  # fmt: skip
     return dg.Definitions(
         assets=[taken, proven, *copied],
-        asset_checks=[promises],
+        asset_checks=checks,
         jobs=[backing_up, drilling, holding, *(job for job, _ in copying)],
         schedules=schedules,
     )
@@ -114,6 +122,11 @@ def asset_key(document: BackupDocument) -> dg.AssetKey:
 def physical_key(document: BackupDocument) -> dg.AssetKey:
     """The physical backups of a document."""
     return dg.AssetKey(["backup", document.backup, "physical"])
+
+
+def log_key(document: BackupDocument) -> dg.AssetKey:
+    """The log between the backups of a document."""
+    return dg.AssetKey(["backup", document.backup, "wal"])
 
 
 def drill_key(document: BackupDocument) -> dg.AssetKey:

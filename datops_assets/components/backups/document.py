@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datops_assets.backup.physical import PhysicalBackup
     from datops_assets.backup.retention import Retention
     from datops_assets.backup.server import Server
+    from datops_assets.backup.wal import LogStream
 
 BACKUP_TYPE = "datops_assets.components.DatabaseBackup"
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -103,6 +104,21 @@ class Physical(Part):
     )
 
 
+class Wal(Part):
+    """The log between backups, received as it is written: what a restore to a point in time needs."""
+
+    every_s: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="Seconds after which what was written is kept, though its segment is not full.",
+    )
+    schedule: Cron | None = Field(
+        None,
+        description="Cron line (UTC) of runs that keep what is there; not beside a process `datops backup wal`.",
+    )
+
+
 class RetentionDocument(Part):
     """Which backups stay. One that any rule keeps stays."""
 
@@ -121,6 +137,7 @@ class Promise(Part):
     verified_h: float = Field(
         24 * 8, gt=0, le=_LONGEST_H, description="Hours since one was read to the last byte."
     )
+    wal_s: float = Field(300, gt=0, description="Seconds that the log at the destinations may be behind.")
     drilled_h: float = Field(24 * 32, gt=0, le=_LONGEST_H, description="Hours since a restore proved one.")
 
 
@@ -142,6 +159,7 @@ class BackupDocument(Part):
     )
     logical: Logical = Logical()
     physical: Physical | None = Field(None, description="Without it there are no physical backups.")
+    wal: Wal | None = Field(None, description="Without it the log is not received.")
     encryption: Encryption | Literal["none"] = Field(description="`none` has to be said.")
     destinations: dict[TableName, BackupDestination] = Field(min_length=1)
     retention: RetentionDocument = RetentionDocument()
@@ -253,6 +271,22 @@ class BackupDocument(Part):
             name=self.backup, server=self.server(settings), destinations=self.open_destinations(settings),
             keys=self.keys(), staging=staging_of(settings), pg_bin=settings.pg_bin, jobs=self.logical.jobs,
             content=self.physical.content,
+        )  # fmt: skip
+
+    def log_stream(self, settings: Settings) -> LogStream:
+        """What the engine needs to know of the log.
+
+        raises    DeclarationError: the document declares none
+        """
+        from datops_assets.backup.wal import LogStream
+
+        if self.wal is None:
+            raise DeclarationError(
+                [f"{self.backup} does not receive the log, expected `wal: {{}}` in its document"]
+            )
+        return LogStream(
+            name=self.backup, server=self.server(settings), destinations=self.open_destinations(settings),
+            keys=self.keys(), staging=staging_of(settings), pg_bin=settings.pg_bin, every_s=self.wal.every_s,
         )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from datops_assets.backup.drill import Drilled
     from datops_assets.backup.logical import BackupPlan, Taken
     from datops_assets.backup.manifest import Kind, Manifest
-    from datops_assets.backup.physical_restore import FolderPlan, FolderRestored, Link
-    from datops_assets.backup.recovery import Target
+    from datops_assets.backup.physical_restore import Link
     from datops_assets.backup.restore import Restored, RestorePlan, Wanted
     from datops_assets.backup.server import Server
     from datops_assets.backup.verify import Verified
@@ -340,7 +338,24 @@ def prune(document: BackupDocument, catalogue: Catalogue) -> list[Pruned]:
                 if alone:
                     _remove(document, catalogue, one.backup_id)
                     gone.append(one)
+        if document.wal is not None:
+            forget_log(document, catalogue)
     return gone
+
+
+def forget_log(document: BackupDocument, catalogue: Catalogue) -> int:
+    """Remove the log that no physical backup needs any more; how many files that were. Without one all stays."""
+    from datops_assets.backup.wal import forget
+    from datops_assets.postgres.lsn import parse_lsn
+
+    kept = [one for one in entries(document, catalogue) if one.state == "complete" and one.kind in PHYSICAL]
+    starts = [parse_lsn(one.start_lsn) for one in kept if one.start_lsn]
+    return forget(
+        catalogue.conn,
+        document.backup,
+        document.open_destinations(catalogue.settings),
+        min(starts, default=None),
+    )
 
 
 def _remove(document: BackupDocument, catalogue: Catalogue, backup_id: str) -> None:
@@ -391,55 +406,3 @@ def restore(
             manifest, destination, document.keys(), target, staging, wanted=wanted, onto=onto,
             pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
         )  # fmt: skip
-
-
-def restore_folder(
-    document: BackupDocument, catalogue: Catalogue, folder: Path, target: Target, *, backup_id: str | None,
-    at: str | None, apply: bool,
-) -> FolderPlan | FolderRestored:  # fmt: skip
-    """Plan the restore of a whole server into a folder, or do it while nobody may remove what it needs.
-
-    target    without one: to where the newest backup ends
-    raises    BackupError: no backup lies before the target
-    """
-    from datops_assets.backup import catalogue as noted
-    from datops_assets.backup.physical_restore import moment_of, plan_folder
-    from datops_assets.backup.physical_restore import restore_folder as restore_into
-
-    entry = _before(document, catalogue, target, backup_id)
-    with noted.read_lock(catalogue.conn, entry.backup_id):
-        chain = chain_of(document, catalogue, entry, at)
-        last = chain[-1].manifest
-        lost = f"what was written after {last.snapshot_at:%Y-%m-%d %H:%M:%S} UTC"
-        plan = plan_folder(chain, folder, moment_of(chain), lost=lost)
-        if not apply:
-            return plan
-        return restore_into(
-            chain, document.keys(), folder, moment_of(chain), plan=plan, pg_bin=catalogue.settings.pg_bin
-        )
-
-
-def _before(
-    document: BackupDocument, catalogue: Catalogue, target: Target, backup_id: str | None
-) -> BackupEntry:
-    """The newest good physical backup from which the target can be reached, or the one that is asked for."""
-    from datops_assets.backup.physical_restore import is_before
-
-    if backup_id is not None:
-        chosen = choose(document, catalogue, backup_id)
-        if chosen.kind not in PHYSICAL:
-            raise BackupError(f"the backup {chosen.backup_id} is a dump; restore it with --database")
-        return chosen
-    good = [one for one in entries(document, catalogue) if one.is_good and one.kind in PHYSICAL]
-    if not good:
-        raise BackupError(
-            f"{document.backup} has no good physical backup; take one: datops backup run --kind full"
-        )
-    found = [one for one in good if is_before(one.snapshot_at, one.end_lsn, target)]
-    if not found:
-        first = good[0]
-        raise BackupError(
-            f"the {target} lies before the first physical backup, which holds what was there at"
-            f" {first.snapshot_at} (LSN {first.end_lsn}); nothing older can be restored"
-        )
-    return found[-1]
