@@ -5,15 +5,16 @@ Belongs here: writing, reading, listing and removing files below one root. Does 
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from datops_assets.errors import BackupRefusedError, SourceUnreachableError
+from datops_assets.errors import BackupRefusedError, DatopsError, SourceUnreachableError
 
 _BUFFER_BYTES = 1 << 20
 
@@ -214,7 +215,7 @@ class StoreDestination(Destination):
     def open(self, path: str) -> IO[bytes]:
         """Open an object."""
         with _explained(self):
-            return self._store.open(self._path(path), "rb")
+            return cast("IO[bytes]", _Object(self._store.open(self._path(path), "rb"), self))
 
     def list_files(self, folder: str) -> dict[str, int]:
         """Every object below."""
@@ -259,6 +260,26 @@ class StoreDestination(Destination):
         return f"{self._root.rstrip('/')}/{path}"
 
 
+class _Object(io.BufferedIOBase):
+    """An object that is read. A store that does not answer is no damage, and is not to be taken for it."""
+
+    def __init__(self, file: Any, of: Destination) -> None:
+        super().__init__()
+        self._file, self._of = file, of
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with _explained(self._of):
+            return bytes(self._file.read(size))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 class _IncomingObject(Incoming):
     def __init__(self, store: Any, path: str) -> None:
         self._file = store.open(path, "wb")
@@ -297,4 +318,10 @@ def _explained(destination: Destination) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise SourceUnreachableError(
             f"the destination {destination.name} ({destination.shown}) cannot be used: {reason}"
+        ) from None
+    except DatopsError:
+        raise
+    except Exception as error:  # a driver's own; its text may hold addresses and keys
+        raise SourceUnreachableError(
+            f"the destination {destination.name} ({destination.shown}) cannot be used: {type(error).__name__}"
         ) from None

@@ -18,6 +18,7 @@ from typing import Any
 from datops_assets.backup import facts
 from datops_assets.backup.destinations import Destination
 from datops_assets.backup.encryption import Keys
+from datops_assets.backup.logical import free_bytes
 from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.restore import (
     Wanted,
@@ -28,11 +29,13 @@ from datops_assets.backup.restore import (
     restore_roles,
 )
 from datops_assets.backup.server import Server, fitting_programs
-from datops_assets.errors import BackupDamagedError, BackupError, LockTakenError
+from datops_assets.errors import BackupDamagedError, BackupError, BackupRefusedError, LockTakenError
 from datops_assets.postgres.failpoints import hit
 from datops_assets.resources.embedded import EmbeddedServer
 
 _DATABASE = "datops_drill"
+_SPARE = 1.1
+_EMPTY_SERVER_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def drill(
     """Restore one backup on a scratch server and compare.
 
     next_finished_at    when the next good backup was finished; None where there is none yet
+    raises              BackupRefusedError: there is no room to drill; the backup is not to blame
     promise             the source is not asked, and nothing of the drill stays. A backup that cannot be restored
                         is a finding, not an error
     """
@@ -72,6 +76,7 @@ def drill(
     rpo_s = ((next_finished_at or now) - manifest.snapshot_at).total_seconds()
     rto_s: float | None = None
     findings: list[str] = []
+    _require_room(manifest, staging)
     with scratch_folder(staging, manifest.backup_id) as folder:
         try:
             rto_s, findings = _restore_and_compare(manifest, destination, keys, folder, pg_bin, jobs, seconds)
@@ -83,6 +88,18 @@ def drill(
         manifest.backup_id, destination.name, now, rto_s, max(rpo_s, 0.0), len(held),
         sum(rows for rows, _ in held.values()), seconds, findings,
     )  # fmt: skip
+
+
+def _require_room(manifest: Manifest, staging: Path) -> None:
+    """The files, the database that is made of them, and a server with its log."""
+    restored = manifest.facts.get("database_bytes", 2 * manifest.plain_bytes)
+    needed = int((manifest.plain_bytes + restored) * _SPARE) + _EMPTY_SERVER_BYTES
+    free = free_bytes(staging)
+    if free < needed:
+        raise BackupRefusedError(
+            f"{staging} has {free} bytes free, a drill of {manifest.backup_id} needs {needed};"
+            " make room there, or move DATOPS_HOME"
+        )
 
 
 @contextmanager

@@ -158,6 +158,7 @@ def _take(
                 )
         hit("backup.dumped")
         _dump_roles(backup, folder, programs)
+        held["database_bytes"] = size
         held["toc"] = _data_files(backup, folder, programs, held.pop("oids"))
         _require_all_rows(held)
         held["seconds"] = {"dump": round(time.monotonic() - begun, 3)}

@@ -107,6 +107,12 @@ def plan_restore(
     with closing(target.at("postgres").connect()) as conn:
         exists = _exists(conn, target.dbname)
         same_server = _system(conn) == manifest.system_identifier
+        major = conn.info.server_version // 10000
+    if major < manifest.server_version // 10000:
+        problems.append(
+            f"{target.address} is PostgreSQL {major}, the backup is of {manifest.server_version // 10000};"
+            " restore it on a server that is not older"
+        )
     filled = _is_filled(target) if exists else False
     if same_server and manifest.database.endswith(f"/{target.dbname}") and onto != target.address:
         problems.append(
@@ -115,7 +121,9 @@ def plan_restore(
     elif filled and wanted.is_everything and onto != target.address:
         problems.append(f"{target.address} is not empty; to replace it, say so: --onto {target.address}")
     if not exists or wanted.is_everything:
-        steps.append(f"fill a new database {_filling(target.dbname)}")
+        held = manifest.facts.get("database_bytes")
+        about = f", about {held} bytes on its server's disk" if held and wanted.is_everything else ""
+        steps.append(f"fill a new database {_filling(target.dbname)}{about}")
     if wanted.is_everything and exists:
         steps.append(f"move {target.dbname} aside as {_aside(target.dbname)}")
     if not exists or wanted.is_everything:
