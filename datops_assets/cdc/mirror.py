@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from datops_assets.cdc.bronze import FollowedTable, identifiers
+from datops_assets.cdc.source import SourceColumn
 from datops_assets.postgres.lsn import format_lsn
 
 Place = tuple[int, int]
@@ -33,6 +34,22 @@ _LATEST: LiteralString = (
     ") insert into {mirror} ({names}) select {names} from latest where op in ('i', 'u')"
     " on conflict ({key}) do {action}"
 )
+
+
+_OF_SEVERAL_FORMS = frozenset(
+    [
+        "numeric",
+        "real",
+        "double precision",
+        "interval",
+        "bpchar",
+        "character",
+        "jsonb",
+        "numrange",
+        "nummultirange",
+    ]
+)
+"""Types with values that are equal and not the same to the byte: 1.0 and 1.00, one day and 24 hours."""
 
 
 class _KeyRepeatedError(Exception):
@@ -71,7 +88,7 @@ def merge_latest(conn: psycopg.Connection[Any], table: FollowedTable, since: Pla
 def _parts(table: FollowedTable, since: Place) -> dict[str, sql.Composable]:
     meta = table.meta
     names = [column.name for column in table.columns]
-    others = [name for name in names if name not in table.key]
+    others = [column.name for column in table.columns if _may_change(column)]
     excluded = _assigned(others, "excluded")
     return {
         "key": identifiers(table.key),
@@ -87,6 +104,11 @@ def _parts(table: FollowedTable, since: Place) -> dict[str, sql.Composable]:
         "assigned": _assigned(others or names, "l"),
         "action": sql.SQL("update set {}").format(excluded) if others else sql.SQL("nothing"),
     }
+
+
+def _may_change(column: SourceColumn) -> bool:
+    """Whether a column may come with another value for the same key."""
+    return not column.is_key or column.type.removesuffix("[]") in _OF_SEVERAL_FORMS
 
 
 def _assigned(names: Sequence[str], row: str) -> sql.Composed:
@@ -114,15 +136,18 @@ def merge_with_holes(conn: psycopg.Connection[Any], table: FollowedTable, since:
         if number in holes and not column.is_key
     ]
     numbers = {name: number for number, name in filled}
+    own = "datops_"  # begins no column of the source's
+    while any(column.name.startswith(own) for column in table.columns):
+        own += "_"
     selected, assigned = [], []
     for column in table.columns:
         name, number = sql.Identifier(column.name), numbers.get(column.name)
         if number is None:
             selected.append(sql.SQL("l.{}").format(name))
-            if not column.is_key:
+            if _may_change(column):
                 assigned.append(sql.SQL("{0} = s.{0}").format(name))
             continue
-        hole = sql.Identifier(f"datops_hole_{number}")
+        hole = sql.Identifier(f"{own}hole_{number}")
         selected.append(
             sql.SQL(
                 "case when {n} = any (l.{mask}) then h{n}.value else l.{name} end as {name},"
@@ -136,17 +161,18 @@ def merge_with_holes(conn: psycopg.Connection[Any], table: FollowedTable, since:
         sql.SQL(
             "merge into {mirror} m using ("
             " with latest as (select distinct on ({key}) * from datops_batch order by {key}, {lsn} desc, {seq} desc)"
-            " select l.{op} as datops_op, {selected} from latest l {earlier}"
+            " select l.{op} as {own_op}, {selected} from latest l {earlier}"
             ") s on {same}"
-            " when matched and s.datops_op in ('d', 'k') then delete"
+            " when matched and s.{own_op} in ('d', 'k') then delete"
             " {update}"
-            " when not matched and s.datops_op in ('i', 'u') then insert ({names}) values ({inserted})"
+            " when not matched and s.{own_op} in ('i', 'u') then insert ({names}) values ({inserted})"
         ).format(
             mirror=table.mirror,
             key=identifiers(table.key),
             lsn=table.meta["commit_lsn"],
             seq=table.meta["seq"],
             op=table.meta["op"],
+            own_op=sql.Identifier(f"{own}op"),
             selected=sql.SQL(", ").join(selected),
             earlier=sql.SQL("").join(_earlier_value(table, number, name) for number, name in filled),
             same=_same_key(table, "m", "s"),

@@ -109,8 +109,8 @@ select w.oid, w.nspname, w.relname, w.relreplident::text, w.published, w.relkind
        coalesce(pg_relation_filenode(w.oid), 0)::bigint,
        coalesce((select pubviaroot from pg_publication where pubname = %(publication)s), true)
   from wanted w join pg_attribute a on a.attrelid = w.oid
- where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-   and (w.names is null or w.names ? a.attname::text)
+ where a.attnum > 0 and not a.attisdropped
+   and case when w.names is null then a.attgenerated = '' else w.names ? a.attname::text end
  order by w.oid, a.attnum
 """
 # A domain is its base type; binary forms of texts, citext and enum labels are the text itself.

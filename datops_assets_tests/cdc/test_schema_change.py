@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from datops_assets.errors import SourceRefusedError
 from datops_assets_tests.cdc.conftest import Followed
 
 DDL = [
@@ -25,6 +26,22 @@ DDL = [
     ("add w text", "select 1"),
     ('add "_op" text', "update t set \"_op\" = 'x' where id = 1"),
     ("drop constraint t_pkey, add primary key (n)", "update t set v = 'x' where id = 1"),
+    ("drop constraint t_pkey, add primary key (n)", "select 1"),
+    ("alter n drop not null", "insert into t values (9, 'i', null)"),
+    ("alter n drop not null", "select 1"),
+    ("alter n set not null", "select 1"),
+    ("drop v", "select 1"),
+    ("alter v type varchar(90)", "select 1"),
+    ("alter v type varchar(2) using left(v, 2)", "insert into t values (9, 'ii', 1.5)"),
+    ("alter v type varchar(2) using left(v, 2)", "select 1"),
+    ("alter n type int", "insert into t values (9, 'i', 7)"),
+    ("alter n type numeric(10,1)", "insert into t values (9, 'i', 1.55)"),
+    ("alter n type text", "select 1"),
+    ("add w int default 7", "select 1"),
+    ("add w int not null default 7", "select 1"),
+    ("add w text", "update t set w = 'x' where id = 1"),
+    ("alter id type bigint", "insert into t values (5000000000, 'i', 1.5)"),
+    ("alter id type bigint", "select 1"),
 ]
 
 
@@ -71,6 +88,60 @@ def test_a_type_that_changes_while_its_changes_wait_in_the_log(
         " where k like 'w_until_%%' and v is not null))) from bronze.erp_t_changes c"
     )
     assert kept == (3,)
+
+
+@pytest.mark.cdc_case(55)
+@pytest.mark.parametrize("dml", ["insert into renamed values (2, 'b')", "select 1"])
+def test_a_table_that_was_renamed_is_not_lost_silently(followed: Followed, dml: str) -> None:
+    """Under its old name there is none any more: a person says what it is called now."""
+    followed.run("create table t (id int primary key, v text); insert into t values (1, 'a')")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run(f"update t set v = 'last'; alter table t rename to renamed; {dml}")
+    with pytest.raises(SourceRefusedError, match=r"public\.t is not the table that was copied"):
+        followed.drain()
+    followed.run("alter table renamed rename to t")
+    followed.snapshot()
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(39)
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("int", "1", "2"),
+        ("uuid", "'00000000-0000-0000-0000-000000000001'", "'00000000-0000-0000-0000-000000000002'"),
+        ("numeric", "1.10", "2"),
+        ("mood", "'sad'", "'happy'"),
+        ("text", "'a'", "'b'"),
+    ],
+)
+def test_one_table_is_copied_anew_with_any_key(
+    followed: Followed, kind: str, first: str, second: str
+) -> None:
+    """While changes of it and of another table wait in the log; its key alone, and as a part of two columns."""
+    followed.run("create type mood as enum ('happy', 'sad'); create table other (id int primary key)")
+    followed.run(
+        f"create table t (k {kind} primary key, v text); create table u (a int, k {kind}, v text, primary key (k, a))"
+    )
+    followed.run(
+        f"insert into t values ({first}, 'a'); insert into u values (1, {first}, 'a'), (2, {first}, 'b')"
+    )
+    followed.follow("t", "u", "other")
+    followed.snapshot()
+    followed.run(
+        f"insert into t values ({second}, 'b'); insert into other values (1); delete from u where a = 1"
+    )
+    followed.run("alter table t add w int default 7; alter table u rename v to x")
+    followed.run(f"update t set w = 8 where k = {first}; insert into u values (3, {second}, 'c')")
+    assert sorted(followed.drain().copied) == ["t", "u"]
+    followed.require_equal()
+    followed.run(
+        f"update t set v = 'z'; delete from t where k = {first}; update u set a = a + 10; insert into other values (2)"
+    )
+    assert followed.drain().copied == []
+    followed.require_equal()
 
 
 @pytest.mark.cdc_case(55)

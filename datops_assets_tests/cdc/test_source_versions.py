@@ -19,6 +19,7 @@ from datops_assets_tests.cdc.test_tables import (  # noqa: F401
     test_a_publication_of_somebody_else_keeps_its_columns_and_rows,
     test_every_identity_that_names_a_row,
     test_every_way_to_write,
+    test_generated_and_identity_columns,
     test_partitions_arrive_as_one_table,
     test_truncates_of_several_tables,
 )

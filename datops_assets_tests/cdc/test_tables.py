@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from datops_assets.cdc import StreamedTable
 from datops_assets.errors import SourceRefusedError
 from datops_assets_tests.cdc.conftest import Followed
 
@@ -222,3 +225,115 @@ def test_a_publication_of_somebody_else_keeps_its_columns_and_rows(followed: Fol
     assert followed.warehouse.fetch(mirror) == [(2, "b", 5), (3, "c", 3)]
     held = "select count(*) from information_schema.columns where table_schema = 'bronze' and column_name = 'secret'"
     assert followed.warehouse.fetch(held) == [(0,)]
+
+
+@pytest.mark.cdc_case(23)
+def test_a_table_of_1600_columns(followed: Followed) -> None:
+    """Its log has no room for ours: refused by name, and followed with fewer columns."""
+    names = [f"c{number}" for number in range(1599)]
+    columns = ", ".join(f'{name} "char"' for name in names)
+    followed.run(f"create table t (id int primary key, {columns})")
+    followed.follow("t")
+    with pytest.raises(
+        SourceRefusedError, match=r"public\.t has 1600 columns, and its log has room for 1594"
+    ):
+        followed.snapshot()
+    followed.run(
+        f"drop publication datops_erp; create publication datops_erp for table t (id, {', '.join(names[:1593])})"
+    )
+    followed.run("insert into t (id, c0, c1592) values (1, 'a', 'b')")
+    followed.snapshot()
+    followed.run("update t set c1592 = 'c'; insert into t (id) values (2)")
+    followed.drain()
+    assert followed.warehouse.fetch("select id, c0::text, c1592::text from bronze.erp_t order by id") == [
+        (1, "a", "c"), (2, None, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.cdc_case(24)
+def test_a_table_of_any_name_and_the_same_name_in_two_schemas(followed: Followed) -> None:
+    names = [
+        ("public", "t"),
+        ("other", "t"),
+        ("public", "Order By"),
+        ("public", "sélect.%s"),
+        ("Ünï ", "x" * 63),
+    ]
+    for schema, name in names:
+        followed.run(
+            f'create schema if not exists "{schema}"; create table "{schema}"."{name}" (id int primary key, v text)'
+        )
+        followed.run(f'insert into "{schema}"."{name}" values (1, \'{name[:5]}\')')
+    tables = tuple(StreamedTable(f"t{number}", *where) for number, where in enumerate(names))
+    followed.stream = replace(followed.stream, tables=tables)
+    followed.snapshot()
+    for schema, name in names:
+        followed.run(f'update "{schema}"."{name}" set v = \'{schema}\'')
+        followed.run(f'insert into "{schema}"."{name}" values (2, \'new\'); truncate "{schema}"."{name}"')
+        followed.run(f'insert into "{schema}"."{name}" values (3, \'last\')')
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(24)
+def test_columns_that_are_called_as_ours(followed: Followed) -> None:
+    names = [
+        "_commit_lsn",
+        "_seq",
+        "_op",
+        "_xid",
+        "_committed_at",
+        "_unchanged",
+        "__op",
+        "datops_op",
+        "op",
+        "datops_hole_1",
+    ]
+    followed.run(f"create table t (id int primary key, {', '.join(f'{name} text' for name in names)})")
+    followed.run("; ".join(f"alter table t alter {name} set storage external" for name in names))
+    followed.run(f"insert into t select 1, {', '.join(['repeat(md5(random()::text), 100)'] * len(names))}")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run(
+        "update t set _op = 'x'; update t set id = 2; update t set datops_op = null; insert into t values (3)"
+    )
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(26)
+def test_generated_columns_that_the_publication_sends(followed: Followed) -> None:
+    """PostgreSQL 18 can: then they are columns like others."""
+    followed.run("create table t (id int primary key, a int, double int generated always as (a * 2) stored)")
+    followed.run("create sequence s; insert into t values (1, 1), (2, 2)")
+    followed.run("create publication datops_erp for table t with (publish_generated_columns = stored)")
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("insert into t values (3, 3); update t set a = 10 where id = 1; select nextval('s')")
+    followed.drain()
+    assert followed.warehouse.fetch("select * from bronze.erp_t order by id") == [
+        (1, 10, 20),
+        (2, 2, 4),
+        (3, 3, 6),
+    ]
+
+
+@pytest.mark.cdc_case(29)
+@pytest.mark.parametrize("name", ["t", "middle", "leaf"])
+def test_any_level_of_partitions(followed: Followed, name: str) -> None:
+    followed.run("create table t (id int, v text, primary key (id)) partition by range (id)")
+    followed.run("create table middle partition of t for values from (0) to (100) partition by range (id)")
+    followed.run("create table leaf partition of middle for values from (0) to (50)")
+    followed.run("create table leaf2 partition of middle for values from (50) to (100)")
+    followed.run(
+        "create table rest partition of t default; insert into t select n, 'a' from generate_series(1, 200, 9) n"
+    )
+    followed.follow(name)
+    followed.snapshot()
+    followed.require_equal()
+    followed.run(
+        "update t set v = 'b' where id % 2 = 0; insert into t values (20, 'new'), (70, 'new'), (170, 'new')"
+    )
+    followed.run("update t set id = id + 31 where id < 40; delete from t where id > 150")
+    followed.drain()
+    followed.require_equal()

@@ -18,7 +18,7 @@ VALUES: dict[str, list[str]] = {
     "integer": ["-2147483648", "2147483647"],
     "bigint": ["-9223372036854775808", "9223372036854775807"],
     "oid": ["0", "4294967295"],
-    "real": ["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "1e-45", "3.4028235e38"],
+    "real": ["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "1e-45", "1.1754942e-38", "3.4028235e38"],
     "double precision": ["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "5e-324", "1.7976931348623157e308"],
     # case 2
     "numeric": [
@@ -72,6 +72,14 @@ VALUES: dict[str, list[str]] = {
     "pg_lsn": ["'16/B374D848'"],
     "xid8": ["'18446744073709551615'"],
     "jsonpath": ["'$.a[*]'"],
+    "line": ["'{1,2,3}'"],
+    "circle": ["'<(1,2),3>'"],
+    "path": ["'[(0,0),(1,1)]'", "'((0,0),(1,1))'"],
+    "box": ["'(1,1),(0,0)'"],
+    "lseg": ["'[(0,0),(1,1)]'"],
+    "txid_snapshot": ["'10:20:10,14'"],
+    "pg_snapshot": ["'10:20:10,14'"],
+    "tid": ["'(7,9)'"],
 }  # fmt: skip
 
 
@@ -99,6 +107,50 @@ def test_every_built_in_type_through_snapshot_and_stream(followed: Followed) -> 
     followed.require_equal()
 
 
+@pytest.mark.cdc_case(8)
+def test_arrays_of_every_scalar(followed: Followed) -> None:
+    """Empty, with NULLs, in two dimensions, from another lower bound, through insert, update and delete."""
+    scalars = {kind: values for kind, values in VALUES.items() if not kind.endswith("[]") and kind != "bytea"}
+    columns = {kind: f"c{number}" for number, kind in enumerate(scalars)}
+    wide = ", ".join(f"{column} {kind}[]" for kind, column in columns.items())
+    followed.run(f"create table t (id int primary key, {wide}); alter table t replica identity full")
+    forms = [
+        lambda kind, values: f"array[{', '.join(f'({value})::{kind}' for value in values)}, null]",
+        lambda kind, values: f"array[[({values[0]})::{kind}, null], [null, ({values[-1]})::{kind}]]",
+        lambda kind, values: f"array_fill(({values[0]})::{kind}, array[2, 1], array[-1, 5])",
+        lambda kind, values: f"'{{}}'::{kind}[]",
+        lambda kind, values: f"null::{kind}[]",
+    ]
+    rows = [", ".join(form(kind, values) for kind, values in scalars.items()) for form in forms]
+    for number, row in enumerate(rows):
+        followed.run(f"insert into t values ({number}, {row})")
+    followed.follow("t")
+    followed.snapshot()
+    followed.require_equal()
+    for number, row in enumerate(rows):
+        followed.run(f"insert into t values ({100 + number}, {row})")
+        followed.run(
+            f"update t set ({', '.join(columns.values())}) = row({row}) where id = {(number + 1) % len(rows)}"
+        )
+    followed.run("delete from t where id = 101; update t set id = 1000 where id = 0")
+    followed.drain()
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(5)
+def test_every_byte_of_a_char(followed: Followed) -> None:
+    followed.run('create table t (id int primary key, c "char")')
+    followed.follow("t")
+    followed.snapshot()
+    followed.run(
+        'insert into t select n, n::"char" from generate_series(-128, 127) n; alter table t add r regclass'
+    )
+    followed.drain()
+    followed.run("insert into t select 1000 + n, n::\"char\", 't' from generate_series(-128, 127) n")
+    followed.drain()
+    followed.require_equal()
+
+
 @pytest.mark.cdc_case(9, 10, 11, 12)
 def test_types_of_the_source_s_own_arrive_as_text(followed: Followed) -> None:
     """Cases 9, 10 and 12: enums, domains, composites; what has no binary form that travels is sent as text."""
@@ -110,7 +162,8 @@ def test_types_of_the_source_s_own_arrive_as_text(followed: Followed) -> None:
         "create table t (id int primary key, m mood, o other.mood, ms mood[], p price, ps price[], c pair, cs pair[],"
         " r regclass, acl aclitem)"
     )
-    row = "'{sad,happy}', 1.10, array[2.50::price], (1, E'a\\t\"b\\\\'), array[(1, 'x')::pair], 'pg_class', null"
+    row = "'{sad,happy}', 1.10, array[2.50::price], (1, E'a\\t\"b\\\\'), array[(1, 'x')::pair], 'pg_class',"
+    row += " makeaclitem(10, 10, 'SELECT', true)"
     followed.run(f"insert into t values (1, 'sad', 'blue', {row})")
     followed.follow("t")
     followed.snapshot()
