@@ -137,7 +137,9 @@ def _plan(name: str | None, config: Path | None, allow_drop: list[str], adopt: l
 
 
 def _planned(found: Plan) -> dict[str, Any]:
-    return {"steps": [_shown(step) for step in found.steps], "kept": list(found.kept)}
+    return {
+        "steps": [_shown(step) for step in found.steps], "kept": list(found.kept), "cannot": list(found.cannot),
+    }  # fmt: skip
 
 
 def _shown(step: Step) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _say_steps(steps: tuple[Step, ...], nothing: str) -> None:
 
 
 def _say_kept(found: Plan) -> None:
-    for line in found.kept:
+    for line in (*found.kept, *found.cannot):
         typer.echo(f"-- {line}")
 
 

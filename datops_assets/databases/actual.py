@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from datops_assets.databases.desired import TeamDatabase
 from datops_assets.errors import WarehouseError
@@ -25,7 +26,8 @@ Connect = Callable[[str | None], "psycopg.Connection[Any]"]
 _POWERS = ("superuser", "createdb", "createrole", "replication", "bypassrls")
 
 _SERVER: LiteralString = """
-select current_setting('server_version_num')::int, current_user, r.rolsuper
+select current_setting('server_version_num')::int, current_user::text, r.rolsuper, r.rolcreaterole, r.rolcreatedb,
+       has_parameter_privilege('temp_file_limit', 'set')
   from pg_roles r where r.rolname = current_user
 """
 _DATABASE: LiteralString = """
@@ -36,9 +38,10 @@ _ROLES: LiteralString = """
 select a.rolname, a.rolcanlogin, a.rolinherit, a.rolsuper, a.rolcreatedb, a.rolcreaterole, a.rolreplication,
        a.rolbypassrls, a.rolconnlimit,
        case when isfinite(a.rolvaliduntil) then a.rolvaliduntil end, a.rolvaliduntil = '-infinity',
-       shobj_description(a.oid, 'pg_authid'), a.rolpassword
-  from pg_authid a where a.rolname = any(%(names)s) or shobj_description(a.oid, 'pg_authid') = %(mark)s
+       shobj_description(a.oid, 'pg_authid'), {password}
+  from {roles} a where a.rolname = any(%(names)s) or shobj_description(a.oid, 'pg_authid') = %(mark)s
 """
+_MAY_ACT_AS: LiteralString = "select pg_has_role(current_user, %s, 'usage')"
 _MEMBERS: LiteralString = """
 select g.rolname, m.rolname, by.rolname, a.admin_option, a.inherit_option, a.set_option
   from pg_auth_members a
@@ -197,6 +200,10 @@ class Actual:
 
     server_version: int
     admin: str
+    superuser: bool = True
+    """Of the administrator. Else the server shows it no passwords."""
+    limits_temp_files: bool = True
+    """The administrator may set temp_file_limit for others."""
     database: Database | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
     members: tuple[Membership, ...] = ()
@@ -215,45 +222,59 @@ class Actual:
 def read_actual(connect: Connect, desired: TeamDatabase) -> Actual:
     """Look at the server.
 
-    raises    WarehouseError: it is older than 16, or we are no superuser there
+    raises    WarehouseError: it is older than 16, or the administrator may not do what the document needs
     """
     with closing(connect(None)) as conn:
-        if conn.execute(_DATABASE, (desired.database,)).fetchone() is None:
-            return read_from(conn, desired)
+        found = conn.execute(_DATABASE, (desired.database,)).fetchone()
+        database = None if found is None else Database(found[0], found[1], found[3])
+        actual = _as_administrator(conn, desired, database)
+        if database is None:
+            return _roles(conn, desired, actual)
     with closing(connect(desired.database)) as conn:
-        return read_from(conn, desired)
+        return _inside(conn, desired, _roles(conn, desired, actual))
 
 
-def read_from(conn: psycopg.Connection[Any], desired: TeamDatabase) -> Actual:
-    """As `read_actual`, over a connection; what is in the database only where the connection is to it."""
-    version, admin, superuser = _one(conn.execute(_SERVER).fetchone())
+def _as_administrator(
+    conn: psycopg.Connection[Any], desired: TeamDatabase, database: Database | None
+) -> Actual:
+    """Who we are there, and that it suffices; raises as `read_actual`."""
+    version, admin, superuser, makes_roles, makes_databases, limits = _one(conn.execute(_SERVER).fetchone())
+    where = f"{conn.info.host}:{conn.info.port}"
     if version < OLDEST_VERSION:
         raise WarehouseError(
-            f"{conn.info.host}:{conn.info.port} is PostgreSQL {version // 10000}, team databases need 16 up; upgrade it"
+            f"{where} is PostgreSQL {version // 10000}, team databases need 16 up; upgrade it"
         )
+    lacks = None
     if not superuser:
+        owns = database is None or conn.execute(_MAY_ACT_AS, (database.owner,)).fetchone() == (True,)
+        if not makes_roles:
+            lacks = f"may make no roles: alter role {admin} createrole"
+        elif database is None and not makes_databases and not desired.absent:
+            lacks = f"may make no databases: alter role {admin} createdb"
+        elif not owns:
+            lacks = f"does not own it: alter database {desired.database} owner to {admin}"
+    if lacks:
         raise WarehouseError(
-            f"the role {admin} is no superuser of {conn.info.host}:{conn.info.port}, and passwords and temp_file_limit"
-            " are a superuser's to set; name another administrator under server: in the document"
+            f"{desired.database}: the role {admin} is no superuser of {where} and {lacks};"
+            " or name another administrator under server: in the document"
         )
+    return Actual(version, admin, superuser, limits, database)
+
+
+def _roles(conn: psycopg.Connection[Any], desired: TeamDatabase, actual: Actual) -> Actual:
     names = list(desired.roles())
-    about = {"names": names, "mark": desired.mark, "schemas": list(desired.schemas)}
-    roles = {row[0]: _role(row) for row in conn.execute(_ROLES, about)}
+    about = {"names": names, "mark": desired.mark}
+    shown = {"password": sql.SQL("a.rolpassword"), "roles": sql.SQL("pg_authid")}
+    if not actual.superuser:
+        shown = {"password": sql.SQL("null"), "roles": sql.SQL("pg_roles")}
+    roles = {row[0]: _role(row) for row in conn.execute(sql.SQL(_ROLES).format(**shown), about)}
     about["names"] = sorted({*names, *roles})
-    found = conn.execute(_DATABASE, (desired.database,)).fetchone()
     settings = {
         (role, database): dict(line.partition("=")[::2] for line in lines)
         for role, database, lines in conn.execute(_SETTINGS, about)
     }
-    actual = Actual(
-        version,
-        admin,
-        None if found is None else Database(found[0], found[1], found[3]),
-        roles,
-        tuple(Membership(*row) for row in conn.execute(_MEMBERS, about)),
-        settings,
-    )
-    return actual if found is None else _inside(conn, desired, actual)
+    members = tuple(Membership(*row) for row in conn.execute(_MEMBERS, about))
+    return replace(actual, roles=roles, members=members, settings=settings)
 
 
 def _inside(conn: psycopg.Connection[Any], desired: TeamDatabase, actual: Actual) -> Actual:

@@ -55,8 +55,20 @@ def read_plan(
 
     raises    DeclarationError, WarehouseError, SecretStoreError: see `plan`, `read_actual`
     """
+    return _plan(connect, desired, store, allow_drop, adopt)
+
+
+def _plan(
+    connect: Connect,
+    desired: TeamDatabase,
+    store: SecretStore,
+    allow_drop: Collection[str],
+    adopt: Collection[str],
+    set_unseen: bool = False,
+) -> Plan:
     actual = read_actual(connect, desired)
-    return plan(desired, actual, _known(desired, store), allow_drop=allow_drop, adopt=adopt)
+    known = _known(desired, store)
+    return plan(desired, actual, known, allow_drop=allow_drop, adopt=adopt, set_unseen=set_unseen)
 
 
 def apply(
@@ -78,7 +90,7 @@ def apply(
         guard.execute(_LOCK, (desired.name,))
         if not desired.absent:
             _make_missing(desired, store, now)
-        wanted = read_plan(connect, desired, store, allow_drop=allow_drop, adopt=adopt)
+        wanted = _plan(connect, desired, store, allow_drop, adopt, set_unseen=True)
         _run(connect, desired, wanted.steps)
         for login in desired.logins:
             if login.absent or desired.absent:
@@ -120,7 +132,7 @@ def rotate(
         # The role can log in before anybody is told its name: first the server, then the store.
         actual = read_actual(connect, desired)
         secrets = _known(desired, store) | {login: secret}
-        _run(connect, desired, plan(desired, actual, secrets).steps)
+        _run(connect, desired, plan(desired, actual, secrets, set_unseen=True).steps)
         store.write(desired.name, login, secret)
     return secret
 

@@ -6,13 +6,13 @@ Values in, values out: no connection, no clock. Deletions come only of an explic
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import LiteralString
 
 from psycopg import sql
 
-from datops_assets.databases.actual import Actual, DefaultGrant, Grant, Role, Thing, new_database
+from datops_assets.databases.actual import Actual, DefaultGrant, Grant, Membership, Role, Thing, new_database
 from datops_assets.databases.desired import (
     DATABASE_PRIVILEGES,
     ROUTINE_PRIVILEGES,
@@ -60,6 +60,8 @@ class Plan:
     steps: tuple[Step, ...] = ()
     kept: tuple[str, ...] = ()
     """Sentences: what is there, is not declared, and how to have it gone."""
+    cannot: tuple[str, ...] = ()
+    """Sentences: what this administrator may not do or see, and what would let it."""
 
 
 def plan(
@@ -69,12 +71,14 @@ def plan(
     *,
     allow_drop: Collection[str] = (),
     adopt: Collection[str] = (),
+    set_unseen: bool = False,
 ) -> Plan:
     """List the steps that remove drift, deletions last; none when there is no drift.
 
     secrets     of each login by its name; one that is missing will be made when the plan is applied
     allow_drop  roles of ours that no document names any more, to be dropped
     adopt       roles, schemas and databases that somebody else made, to be taken over
+    set_unseen  set passwords again where the server does not show the administrator which it has
     raises      DeclarationError: a name is taken by something that is not ours
     promise     after the steps, a plan of what is there then has none
     """
@@ -89,7 +93,7 @@ def plan(
             )
         )
         actual = new_database(desired, actual)
-    steps += _roles(desired, actual, secrets)
+    steps += _roles(desired, actual, secrets, set_unseen)
     steps += _memberships(desired, actual)
     steps += _settings(desired, actual)
     steps += _database(desired, actual)
@@ -97,7 +101,20 @@ def plan(
     steps += _privileges(desired, actual)
     steps += _defaults(desired, actual)
     gone, kept = _deletions(desired, actual, allow_drop)
-    return Plan((*steps, *gone), tuple(kept))
+    return Plan((*steps, *gone), tuple(kept), tuple(_cannot(actual)))
+
+
+def _cannot(actual: Actual) -> Iterator[str]:
+    if not actual.superuser:
+        yield (
+            f"{actual.admin} is no superuser: a password that somebody else changed is not seen as drift;"
+            " apply sets all of them again"
+        )
+    if not actual.limits_temp_files:
+        yield (
+            f"{actual.admin} may not limit temporary files; as a superuser:"
+            f" grant set on parameter temp_file_limit to {_text('{}', _id(actual.admin))}"
+        )
 
 
 def _refuse_strangers(desired: TeamDatabase, actual: Actual, adopt: Collection[str]) -> None:
@@ -124,7 +141,9 @@ def _refuse_strangers(desired: TeamDatabase, actual: Actual, adopt: Collection[s
 # Roles
 
 
-def _roles(desired: TeamDatabase, actual: Actual, secrets: Mapping[str, Secret]) -> Iterator[Step]:
+def _roles(
+    desired: TeamDatabase, actual: Actual, secrets: Mapping[str, Secret], set_unseen: bool
+) -> Iterator[Step]:
     for name in desired.groups:
         yield from _role(actual.roles.get(name), name, desired, login=False, connections=-1, until=None)
     for login in _wanted(desired):
@@ -139,8 +158,12 @@ def _roles(desired: TeamDatabase, actual: Actual, secrets: Mapping[str, Secret])
             )
         known = actual.roles.get(current)
         verifier = None if known is None else known.verifier
+        if not actual.superuser and known is not None and known.login and not set_unseen:
+            continue
         if secret is None or verifier is None or not is_verifier_of(verifier, secret.password):
             why = "it has another password, or none of SCRAM" if verifier else "it has no password"
+            if known is not None and not actual.superuser:
+                why = f"{actual.admin} cannot see which it has"
             yield Step(_text("alter role {} password ", _id(current)) + VERIFIER, why, password=secret)
 
 
@@ -190,7 +213,9 @@ def _memberships(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
         name for name, role in actual.roles.items() if role.comment == desired.mark and name not in declared
     }
     rows = [
-        row for row in actual.members if {row.role, row.member} & declared and row.member not in left_alone
+        row
+        for row in actual.members
+        if {row.role, row.member} & declared and row.member not in left_alone and not _is_own(row, actual)
     ]
     members = {(row.role, row.member) for row in rows}
     kept = [
@@ -211,6 +236,7 @@ def _memberships(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
                 ),
                 "nobody declared it",
             )
+    yield from _take_on(desired.group("owner"), actual)
     have = {(row.role, row.member) for row in kept}
     for (role, member), (_, inherit, taken_on) in wanted.items():
         if (role, member) not in have:
@@ -220,12 +246,29 @@ def _memberships(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
             )
 
 
+def _is_own(row: Membership, actual: Actual) -> bool:
+    """PostgreSQL makes whoever creates a role, and is no superuser, its member with the admin option."""
+    return not actual.superuser and row.member == actual.admin
+
+
+def _take_on(role: str, actual: Actual) -> Iterator[Step]:
+    """An administrator who is no superuser acts on what a role owns as a member of it."""
+    if actual.superuser or any(
+        row.role == role and _is_own(row, actual) and row.inherit and row.set for row in actual.members
+    ):
+        return
+    options = " with inherit true, set true"
+    yield Step(_text("grant {} to {}", _id(role), _id(actual.admin)) + options, "to act on what it owns")
+
+
 # Settings
 
 
 def _settings(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
     for login in _wanted(desired):
         wanted = _parameters(desired, login, actual.server_version)
+        if not actual.limits_temp_files:
+            wanted.pop("temp_file_limit", None)
         for role in desired.pair(login):
             for (name, database), found in sorted(actual.settings.items()):
                 if name == role and database != desired.database:
@@ -236,7 +279,8 @@ def _settings(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
                     )
             found = actual.settings.get((role, desired.database), {})
             base = _text("alter role {} in database {} ", _id(role), _id(desired.database))
-            for key in sorted(found.keys() - wanted.keys()):
+            beyond = set() if actual.limits_temp_files else {"temp_file_limit"}
+            for key in sorted(found.keys() - wanted.keys() - beyond):
                 yield Step(base + "reset " + _parameter(key), "nobody declared it")
             for key, value in wanted.items():
                 if not _is_same(key, found.get(key), value):
@@ -464,7 +508,7 @@ def _deletions(
         if name in declared:
             continue
         if name in absent or name in allow_drop:
-            steps += _drop_role(name, desired.group("owner"))
+            steps += _drop_role(name, desired.group("owner"), actual)
         elif role.comment == desired.mark:
             kept.append(
                 f"role {name} is in no document; it stays until a login of its name is `absent: true`,"
@@ -484,7 +528,8 @@ def _end_sessions(name: str) -> Step:
     return Step(statement, "its sessions would go on without it", drops=True)
 
 
-def _drop_role(name: str, heir: str) -> Iterator[Step]:
+def _drop_role(name: str, heir: str, actual: Actual) -> Iterator[Step]:
+    yield from _take_on(name, actual)
     yield _end_sessions(name)
     yield Step(_text("reassign owned by {} to {}", _id(name), _id(heir)), "nothing of the team's is lost")
     yield Step(_text("drop owned by {}", _id(name)), "its privileges here", drops=True)
@@ -492,6 +537,9 @@ def _drop_role(name: str, heir: str) -> Iterator[Step]:
 
 
 def _remove_all(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
+    for name in sorted(actual.roles):
+        # Before the database goes: that ends their sessions.
+        yield from (replace(step, alone=True) for step in _take_on(name, actual))
     if desired.whole and actual.database is not None:
         yield Step(
             _text("drop database {} with (force)", _id(desired.database)),

@@ -3,6 +3,7 @@
 Loading it touches nothing but the YAML file.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +88,12 @@ def _asset(document: TeamDatabaseDocument) -> dg.AssetsDefinition:
             )
         statements = dg.MetadataValue.md(_as_sql(done.done))
         return dg.MaterializeResult(
-            metadata={"steps": len(done.done), "statements": statements, "kept": list(done.left.kept)}
+            metadata={
+                "steps": len(done.done),
+                "statements": statements,
+                "kept": _as_list(done.left.kept),
+                "cannot": _as_list(done.left.cannot),
+            }
         )
 
     return applied
@@ -108,8 +114,14 @@ def _drift(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not found.steps,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=f"{len(found.steps)} step(s) to the declared state: datops database plan {document.name}",
-            metadata={"statements": dg.MetadataValue.md(_as_sql(found.steps)), "kept": list(found.kept)},
+            description=f"{len(found.steps)} step(s) to the declared state: datops database plan {document.name}"
+            if found.steps
+            else "the server has what is declared",
+            metadata={
+                "statements": dg.MetadataValue.md(_as_sql(found.steps)),
+                "kept": _as_list(found.kept),
+                "cannot": _as_list(found.cannot),
+            },
         )
 
     return drift
@@ -127,7 +139,9 @@ def _passwords(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
             passed=not old,
             severity=dg.AssetCheckSeverity.WARN,
             description=f"to be rotated: {names}" if old else "no password is too old",
-            metadata={"next": [f"datops database rotate {document.name} --login {name}" for name in old]},
+            metadata={
+                "next": _as_list([f"`datops database rotate {document.name} --login {name}`" for name in old])
+            },
         )
 
     return passwords
@@ -151,8 +165,10 @@ def _lints(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{len(found)} weak point(s): datops database lint {document.name}",
-            metadata={"weak points": [f"{one.where}: {one.why}" for one in found]},
+            description=f"{len(found)} weak point(s): datops database lint {document.name}"
+            if found
+            else "no weak point was found",
+            metadata={"weak points": _as_list([f"`{one.where}`: {one.why}" for one in found])},
         )
 
     return lints
@@ -168,6 +184,10 @@ def aged(document: TeamDatabaseDocument, project_root: Path, now: datetime) -> l
         if secret is not None and (now - secret.made_at).days >= login.rotate_after_days:
             found.append(name)
     return found
+
+
+def _as_list(lines: Sequence[str]) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines) or "none")
 
 
 def _as_sql(steps: Any) -> str:

@@ -94,7 +94,7 @@ class LoginDocument(Part):
 
 
 class ServerDocument(DatabaseSource):
-    """The server, and the superuser who makes the roles there."""
+    """The server, and the administrator who makes the roles there."""
 
     type: Literal["database"] = "database"
 
@@ -181,7 +181,7 @@ class TeamDatabaseDocument(Part):
         )
 
     def administrator(self, project_root: Path) -> Warehouse:
-        """The server, as its superuser; started where it is our own. Holds the password.
+        """The server, as its administrator; started where it is our own. Holds the password.
 
         raises    DeclarationError, TerminalError: a variable is not set; WarehouseError: nobody lets us in
         """
