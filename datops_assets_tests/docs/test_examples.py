@@ -17,6 +17,7 @@ from datops_assets_tests.docs.markdown import PROJECT, Block, list_blocks, list_
 BLOCKS = [block for page in list_pages() for block in list_blocks(page)]
 RUN_LIMIT_S = 300
 LONG = {
+    ("tutorials", "cdc.md"),
     ("tutorials", "pipelines.md"),
     ("tutorials", "plugins.md"),
     ("sources", "databases.md"),
