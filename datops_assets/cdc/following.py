@@ -48,7 +48,10 @@ _BATCH_BYTES = 32 << 20
 """Changes after which the next end of a transaction ends the batch."""
 _LARGE_ROW_BYTES = 1 << 16
 """Rows from here on are spliced one by one: at once they would need several times their size."""
-_IDLE_S = 0.05
+_IDLE_S = 0.02
+_REST = 9
+"""A process that follows rests this many times as long as the last commit took, at most as long as it was told: so what
+arrives now and then is there at once, and commits take a tenth of its time."""
 _LONGEST_SILENCE_S = 120.0
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ROW_KINDS = frozenset((wire.INSERT, wire.UPDATE, wire.DELETE))
@@ -103,6 +106,7 @@ class Following:
         self._open_transactions = 0
         self._collected = self._written = 0
         self._last: tuple[int, int] = (0, 0)
+        self._rested_at = 0.0
         self._committed: deque[tuple[int, int]] = deque()
         """Commits that may not be on the warehouse's disk yet: its log at the commit, the source's place."""
 
@@ -122,7 +126,8 @@ class Following:
         """Apply messages until the mark's transaction is committed, or until `stopping`; then what is whole is kept.
 
         mark        prefix and content of a message in the log
-        batch_s     longest that a finished transaction waits for others before it is committed
+        batch_s     longest that a finished transaction waits for others before it is committed; with a mark to reach it
+                    waits that long, without one only as long as commits would take more than a tenth of the time
         """
         opened: float | None = None
         numbering = self._numbering
@@ -161,7 +166,10 @@ class Following:
                 else:
                     self._not_a_row(kind, data, mark)
             ends = stopping()
-            if not self._is_open and (ends or not messages or now - (opened or now) >= batch_s):
+            has_rested = mark is None and now >= self._rested_at
+            if not self._is_open and (
+                ends or not messages or has_rested or now - (opened or now) >= batch_s
+            ):
                 if opened is not None:
                     self._commit(receiver, waits=ends)
                     opened = None
@@ -203,6 +211,7 @@ class Following:
         waits      until the commit is on the warehouse's disk; else the next batch is worked on meanwhile, and the
                    source is told when it is. Rows and place are lost together or not at all.
         """
+        began = time.monotonic()
         failpoints.hit("before_merge")
         for batch in self._batches.values():
             self._count(batch)
@@ -225,6 +234,8 @@ class Following:
         self._committed.append((self._written_log(), end))
         self._acknowledge(receiver)
         failpoints.hit("after_acknowledge")
+        ended = time.monotonic()
+        self._rested_at = ended + _REST * (ended - began)
 
     def _acknowledge(self, receiver: Receiver) -> None:
         """Tell the source up to where the warehouse would have everything after a crash of its own."""

@@ -1,4 +1,4 @@
-"""Follow a slot on and on: the same engine as a drain, committing a few times a second, until told to stop."""
+"""Follow a slot on and on: the same engine as a drain, committing many times a second, until told to stop."""
 
 from __future__ import annotations
 
