@@ -167,9 +167,7 @@ class Following:
                     self._not_a_row(kind, data, mark)
             ends = stopping()
             has_rested = mark is None and now >= self._rested_at
-            if not self._is_open and (
-                ends or not messages or has_rested or now - (opened or now) >= batch_s
-            ):
+            if not self._is_open and (ends or not messages or has_rested or now - (opened or now) >= batch_s):
                 if opened is not None:
                     self._commit(receiver, waits=ends)
                     opened = None

@@ -104,6 +104,7 @@ def create_slot(conn: psycopg.Connection[Any], slot: str, *, temporary: bool = F
 
     temporary  it ends with the connection
     raises     SourceRefusedError: there are no free slots, or one of that name
+               SourceUnreachableError
     """
     # From PostgreSQL 17 on a standby may keep a copy of the slot, so that a stream outlives a failover.
     survives = conn.info.server_version >= _COPIES_SLOTS and not temporary
@@ -114,11 +115,18 @@ def create_slot(conn: psycopg.Connection[Any], slot: str, *, temporary: bool = F
     )
     result = conn.pgconn.exec_(command.as_bytes(conn))
     if result.status != pq.ExecStatus.TUPLES_OK:
+        _require_open(conn.pgconn, f"the slot {slot} was to be made")
         said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
         raise SourceRefusedError(f"the slot {slot} cannot be made: {said}; see: datops cdc preflight")
     point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
     assert point is not None and snapshot is not None
     return NewSlot(parse_lsn(point.decode()), snapshot.decode())
+
+
+def _require_open(conn: pq.abc.PGconn, when: str) -> None:
+    """Tell a lost connection from a server that says no."""
+    if conn.status == pq.ConnStatus.BAD:
+        raise SourceUnreachableError(f"the source closed the connection when {when}; try again")
 
 
 class Receiver:
@@ -164,6 +172,7 @@ class Receiver:
                 self._thread.start()
                 return self
             said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
+            _require_open(self._pgconn, f"the slot {self._slot} was to be read")
             if "is active for PID" not in said:
                 raise SourceRefusedError(
                     f"the slot {self._slot} cannot be read: {said}; see: datops cdc status"
@@ -282,8 +291,10 @@ def read_fork(conn: psycopg.Connection[Any], timeline: int, parent: int) -> int:
     """Where `timeline` left its ancestor `parent`, in bytes of log; 0 where it does not descend from it.
 
     conn       speaks the replication protocol
+    raises     SourceUnreachableError
     """
     result = conn.pgconn.exec_(b"TIMELINE_HISTORY %d" % timeline)
+    _require_open(conn.pgconn, "its timelines were read")
     history = result.get_value(0, 1) if result.status == pq.ExecStatus.TUPLES_OK else None
     for line in (history or b"").decode(errors="replace").splitlines():
         fields = line.split("\t")

@@ -13,7 +13,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from datops_assets.cdc import Progress, lease, stream_changes
+from datops_assets.cdc import Progress, drain, lease, stream_changes, take_snapshot
+from datops_assets.cdc.replication import read_fork, replication_connection
 from datops_assets.components.streams import running
 from datops_assets.errors import DatopsError, LockTakenError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
@@ -117,10 +118,11 @@ def test_an_idle_database_moves_its_slot(t: Followed, monkeypatch: pytest.Monkey
 
 
 class Proxy:
-    """A loopback door to the source that a test can shut: connections through it are cut."""
+    """A loopback door to the source that a test can shut: connections are cut, also at a command of theirs."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, cuts_at: bytes | None = None) -> None:
         self._to = (host, port)
+        self._cuts_at = cuts_at
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._ends: list[socket.socket] = []
@@ -135,10 +137,11 @@ class Proxy:
                 for pair in ((one, other), (other, one)):
                     threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
-    @staticmethod
-    def _pump(one: socket.socket, other: socket.socket) -> None:
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
+                if self._cuts_at is not None and self._cuts_at in data:
+                    break
                 other.sendall(data)
         for end in (one, other):
             with suppress(OSError):
@@ -176,6 +179,38 @@ def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
     t.drain()
     t.require_equal()
     assert len(t.log("t")) == 400
+
+
+@pytest.mark.cdc_case(46)
+@pytest.mark.parametrize(
+    ("command", "act"),
+    [
+        (b"START_REPLICATION", lambda t, parameters: drain(t.warehouse.conn, parameters, t.stream)),
+        (
+            b"CREATE_REPLICATION_SLOT",
+            lambda t, parameters: take_snapshot(
+                t.warehouse.conn, t.warehouse.warehouse.connect, parameters, t.stream
+            ),
+        ),
+        (b"TIMELINE_HISTORY", lambda _, parameters: fork_through(parameters)),
+    ],
+    ids=["at the start", "at a new slot", "at the timelines"],
+)
+def test_a_network_cut_at_a_command_allows_another_try(
+    t: Followed, command: bytes, act: Callable[[Followed, dict[str, Any]], object]
+) -> None:
+    """A lost connection is not taken for a source that refuses, nor for one that lost its log."""
+    proxy = Proxy(t.parameters["host"], int(t.parameters["port"]), cuts_at=command)
+    try:
+        with pytest.raises(SourceUnreachableError, match="closed the connection"):
+            act(t, {**t.parameters, "host": "127.0.0.1", "port": proxy.port})
+    finally:
+        proxy.close()
+
+
+def fork_through(parameters: dict[str, Any]) -> int:
+    with replication_connection(parameters) as conn:
+        return read_fork(conn, 1, 1)
 
 
 @pytest.mark.cdc_case(53)
