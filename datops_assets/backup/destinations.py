@@ -194,7 +194,7 @@ class StoreDestination(Destination):
         super().__init__(name)
         self._url = url
         try:
-            self._store, self._root = fsspec.core.url_to_fs(url, **options)
+            self._store, self._root = fsspec.core.url_to_fs(url, **_patience(url), **options)
         except (ImportError, ValueError):
             scheme = url.partition("://")[0]
             raise BackupRefusedError(
@@ -258,6 +258,13 @@ class StoreDestination(Destination):
         if ".." in PurePosixPath(path).parts or path.startswith("/"):
             raise BackupRefusedError(f"{path!r} leads out of the destination {self.name}")
         return f"{self._root.rstrip('/')}/{path}"
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """How long a driver tries. s3fs and botocore below it each try five times: a store that is gone took minutes."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    return {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}}
 
 
 class _Object(io.BufferedIOBase):

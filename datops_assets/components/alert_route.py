@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datops_assets.telemetry.alerts import Event, Route
 
 INTERVAL_S = 30
+CHECK_KIND = "alert_kind"
+"""Metadata of a check that is told as another kind than `check_failed`."""
 MOST_EVENTS = 500
 """Of each sort, a tick; the rest comes with the next one."""
 
@@ -39,7 +41,7 @@ class AlertRoute(dg.Component, dg.Model, dg.Resolvable):
     teams: list[str] = Field(default_factory=list, description="Patterns of teams; none: all.")
     kinds: list[str] = Field(
         default_factory=list,
-        description="Patterns: run_failed, check_failed, stale, finding_…, unreachable; none: all.",
+        description="Patterns: run_failed, check_failed, drill, stale, finding_…, unreachable; none: all.",
     )
     subjects: list[str] = Field(
         default_factory=list, description="Patterns of jobs, assets and databases; none: all."
@@ -210,8 +212,9 @@ def _checks(
             continue
         found = event.asset_check_evaluation_data
         asset = found.asset_key.to_user_string()
+        kind = found.metadata.get(CHECK_KIND)
         yield Event(
-            "check_failed",
+            str(kind.value) if kind else "check_failed",
             f"{asset}:{found.check_name}",
             "critical" if found.severity == dg.AssetCheckSeverity.ERROR else "warning",
             found.description or "the check failed",

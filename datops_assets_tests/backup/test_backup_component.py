@@ -58,6 +58,20 @@ def test_schedules_come_from_the_document(document: Path) -> None:
     assert keys == {asset_key(read(document)), drill_key(read(document))}
 
 
+def test_a_drill_that_fails_says_why_and_is_told_as_a_drill(document: Path) -> None:
+    """The run itself succeeds: a backup that is not proven is a result, not a failure of the drill."""
+    definitions = backup_definitions(read(document))
+    taken = datops("run")["backup_id"]
+    for artefact in (document.parent / "kept").rglob("*.enc"):
+        artefact.write_bytes(artefact.read_bytes()[:-9])
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_job_def("erp_drill").execute_in_process(instance=instance)
+        (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert str(check.description).startswith(f"{taken}: ")
+    assert check.metadata["alert_kind"].value == "drill"
+
+
 @pytest.mark.parametrize("own", ["warehouse", "dagster"])
 def test_the_platforms_own_databases_are_backed_up_by_a_word(document: Path, own: str) -> None:
     lines = [line for line in document.read_text().splitlines() if not line.startswith("source:")]

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
-from datops_assets.components.alert_route import AlertRoute, alert_sensor
+from datops_assets.components.alert_route import CHECK_KIND, AlertRoute, alert_sensor
 from datops_assets.components.pipeline import pipeline_definitions
 from datops_assets.databases.findings import Finding, enter
 
@@ -170,19 +170,21 @@ def test_checks_stale_assets_and_findings_reach_the_route_of_their_team(told, in
     }  # fmt: skip
 
 
-def test_a_drill_that_fails_is_a_check_that_fails(told, instance):
-    """A drill's result is the check `restores` of its backup: no way of its own."""
-    ticks = Ticks(instance, subjects=["backups/*"])
+def test_a_drill_that_fails_is_told_as_a_drill(told, instance):
+    """A drill's result is a check of its backup, which says of itself by which kind it is told."""
+    ticks = Ticks(instance, kinds=["drill"])
     ticks.tick()
-    key = dg.AssetKey(["backups", "erp"])
-    found = dg.AssetCheckEvaluation(
-        asset_key=key, check_name="drill", passed=False, metadata={}, severity=dg.AssetCheckSeverity.ERROR,
-        description="rows of orders differ",
-    )  # fmt: skip
-    instance.report_runless_asset_event(found)
+    key = dg.AssetKey(["backups", "erp", "drill"])
+    for metadata in ({}, {CHECK_KIND: "drill"}):
+        found = dg.AssetCheckEvaluation(
+            asset_key=key, check_name="restored", passed=False, metadata=metadata,
+            severity=dg.AssetCheckSeverity.ERROR, description="rows of orders differ",
+        )  # fmt: skip
+        instance.report_runless_asset_event(found)
     ticks.tick()
     [message] = told
-    assert message["title"] == "critical: check failed backups/erp:drill"
+    assert message["title"] == "critical: drill backups/erp/drill:restored"
+    assert message["alerts"][0]["summary"] == "rows of orders differ"
 
 
 def test_a_finding_that_grows_worse_is_told_again(told, instance, warehouse):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg  # annotations stay evaluated here: Dagster reads those of a step
 from pydantic import Field
 
+from datops_assets.components.alert_route import CHECK_KIND
 from datops_assets.components.backups.document import BackupDocument, read_backup
 from datops_assets.components.backups.log_assets import log_definitions
 from datops_assets.components.catalogue import Catalogue, open_catalogue
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from datops_assets.backup.logical import Taken
 
 AGE, VERIFIED, DRILLED = "age", "verified", "drilled"
+DRILL = "drill"
+"""The kind by which routes of alerts tell drills from other checks."""
 _HOURLY = "7 * * * *"
 KIND = "datops/backup_kind"
 """Tag of a run: which kind of physical backup it takes."""
@@ -253,7 +256,8 @@ def _proven(document: BackupDocument) -> dg.AssetsDefinition:
                 dg.AssetCheckResult(
                     check_name="restored",
                     passed=done.passed,
-                    metadata={"findings": dg.MetadataValue.json(done.findings[:100])},
+                    description=f"{done.backup_id}: {done.findings[0] if done.findings else 'as it was backed up'}",
+                    metadata={"findings": dg.MetadataValue.json(done.findings[:100]), CHECK_KIND: DRILL},
                 )
             ],
         )
@@ -294,7 +298,8 @@ def _promises(document: BackupDocument) -> dg.AssetChecksDefinition:
                 asset_key=key,
                 passed=age_h is not None and age_h <= most,
                 severity=dg.AssetCheckSeverity.ERROR if name == AGE else dg.AssetCheckSeverity.WARN,
-                metadata={"promised_h": most, "age_h": age_h if age_h is not None else "never"},
+                metadata={"promised_h": most, "age_h": age_h if age_h is not None else "never"}
+                | ({CHECK_KIND: DRILL} if name == DRILLED else {}),
             )
 
     return hold
