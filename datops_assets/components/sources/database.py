@@ -79,6 +79,13 @@ class DatabaseTableDocument(TableDocument):
     as_text: list[str] = Field(
         default_factory=list, description="Take these as the text the database prints, whatever their type."
     )
+    parallel: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Connections that read a whole table, or the first reading by a cursor, at once in one snapshot:"
+        " PostgreSQL, MySQL, MariaDB.",
+    )
 
     @property
     def delivered_as(self) -> str:
@@ -150,6 +157,7 @@ class DatabaseKind(SourceKind[DatabaseSource, DatabaseTableDocument]):
             columns=tuple(table.columns),
             exclude=tuple(table.exclude),
             as_text=tuple(table.as_text),
+            parallel=table.parallel,
             disposition=table.disposition,
             rename=table.rename,
         )

@@ -112,6 +112,11 @@ class EngineSource(TableSource[EngineColumn]):
 
     def find(self, table: DatabaseTable) -> Found[EngineColumn]:
         """Reflect its columns."""
+        if table.parallel > 1:
+            raise SourceRefusedError(
+                f"{table.label}: connections to {self._address.kind} cannot share a snapshot, so one has to read"
+                " alone; leave `parallel:` out"
+            )
         with self.connect() as conn:
             return self._find(conn, table)
 

@@ -5,18 +5,27 @@ Belongs here: sessions, types and what to read. Does not: the form of rows on th
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datops_assets.errors import DatopsError, SourceRefusedError, SourceUnreachableError
+from datops_assets.errors import SourceRefusedError
 from datops_assets.ingestion.database.address import Address, missing_driver
-from datops_assets.ingestion.database.mysql_rows import Rows, ServerSaidError, columns_of, read_rows
+from datops_assets.ingestion.database.mysql_errors import explained
+from datops_assets.ingestion.database.mysql_readers import (
+    Share,
+    begin_together,
+    in_turn,
+    key_to_share,
+    ranges,
+)
+from datops_assets.ingestion.database.mysql_rows import Rows, columns_of, read_rows
 from datops_assets.ingestion.database.row_batches import BATCH_BYTES, Digest, RowsDelivery, not_of_its_type
 from datops_assets.ingestion.database.table_source import CursorKind, Found, TableSource
 from datops_assets.ingestion.database.tables import DatabaseTable, Reading
@@ -208,26 +217,56 @@ class MySqlSource(TableSource[MySqlColumn]):
     def open(self, unit: Unit) -> RowsDelivery:
         """Open a read-only snapshot of the database for one reading."""
         reading = Reading.read_from(unit)
-        with self.explained(unit.path):
-            conn = connect(self._address)
-            try:
-                for statement in SNAPSHOT:
-                    run(conn, statement)
-                found = _find(conn, reading.table) or self._none(reading.table)
-            except BaseException:
-                conn.close()
-                raise
+        with self.explained(unit.path), ExitStack() as opened:
+            shares = self._open_shares(reading, opened)
+            found = _find(shares[0].conn, reading.table) or self._none(reading.table)
+            close = opened.pop_all().close
         columns = found.taken(reading.table)
         condition = _condition(reading, found.cursor(reading.table))
-        query = select_from(select_list(columns), reading.table, condition)
-        if reading.most_rows is not None:
-            query += f" limit {reading.most_rows}"
         schema = pa.schema([pa.field(column.name, column.arrow) for column in columns])
 
-        def read(digest: Digest) -> Iterator[pa.RecordBatch]:
-            return read_batches(conn, query, schema, columns, reading.path, digest)
+        def query(share: Share) -> str:
+            limit = f" limit {reading.most_rows}" if reading.most_rows is not None else ""
+            selected = select_from(select_list(columns), reading.table, f"({condition}) and {share.where}")
+            return selected + limit
 
-        return RowsDelivery(reading, schema, read, self.explained, lambda: close_now(conn))
+        def read(digest: Digest) -> Iterator[pa.RecordBatch]:
+            if len(shares) == 1:
+                yield from read_batches(
+                    shares[0].conn, query(shares[0]), schema, columns, reading.path, digest
+                )
+                return
+            hashes = [hashlib.sha256() for _ in shares]  # batches come in any order
+            yield from in_turn(
+                [
+                    read_batches(share.conn, query(share), schema, columns, reading.path, hashed)
+                    for share, hashed in zip(shares, hashes, strict=True)
+                ]
+            )
+            digest.update(b"".join(hashed.digest() for hashed in hashes))
+
+        return RowsDelivery(reading, schema, read, self.explained, close)
+
+    def _open_shares(self, reading: Reading, opened: ExitStack) -> list[Share]:
+        """Begin as many snapshots of one moment as the reading asks for."""
+        table, count = reading.table, reading.connections
+
+        def begun() -> Any:
+            conn = connect(self._address)
+            opened.callback(close_now, conn)
+            return conn
+
+        if count == 1:
+            conn = begun()
+            for statement in SNAPSHOT:
+                run(conn, statement)
+            return [Share(conn, "true")]
+        key = quoted(key_to_share(run, self._look(), table))
+        conns = [begun() for _ in range(count)]
+        begin_together(run, begun(), conns, _name(table), SNAPSHOT, table)
+        ((lowest, highest),) = run(conns[0], select_from(f"min({key}), max({key})", table))
+        divided = ["true"] if lowest is None else ranges(key, int(lowest), int(highest), count)
+        return [Share(*each) for each in zip(conns, divided, strict=False)]
 
     def close(self) -> None:
         """Close the connection for looking."""
@@ -392,74 +431,3 @@ def close_now(conn: Any) -> None:
     """Close without waiting for rows that nobody reads."""
     with suppress(Exception):
         conn._force_close()  # close() would wait
-
-
-@contextmanager
-def explained(address: Address, what: str) -> Iterator[None]:
-    """Turn the driver's errors into sentences; not chained, they may hold cell values."""
-    try:
-        import pymysql
-    except ImportError as error:
-        raise missing_driver(address, error) from None
-    try:
-        yield
-    except pymysql.Error as error:
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-        raise _explain(address.shown, what, code) from None
-    except ServerSaidError as error:
-        raise _explain(address.shown, what, error.code) from None
-    except (OSError, ConnectionError):
-        raise _explain(address.shown, what, 0) from None
-
-
-def _explain(where: str, what: str, code: int) -> DatopsError:
-    if code in _REFUSED:
-        return SourceRefusedError(_REFUSED[code].format(where=where, what=what))
-    if code in _PASSING:
-        reason = f"error {code}" if code else "no answer, or the connection was lost"
-        return SourceUnreachableError(
-            f"{what}: the database at {where} cannot be read right now ({reason}); nothing of it was kept, try again"
-        )
-    return SourceRefusedError(
-        f"{what}: the database at {where} refused the reading (error {code}); see its log, then: datops connector test"
-    )
-
-
-_PASSING = {
-    0,
-    1040,
-    1041,
-    1053,
-    1152,
-    1158,
-    1159,
-    1160,
-    1161,
-    1205,
-    1213,
-    1317,
-    1927,
-    1969,
-    2002,
-    2003,
-    2006,
-    2013,
-    3024,
-}
-_CREDENTIALS = (
-    "the database at {where} refuses the user or the password;"
-    " correct `url` or the variable that `password_env` names, then: datops connector test"
-)
-_GRANT = "{what}: this user may not read it at {where}; grant select, then: datops connector test"
-_REFUSED = {
-    1044: _CREDENTIALS,
-    1045: _CREDENTIALS,
-    1698: _CREDENTIALS,
-    1820: _CREDENTIALS,
-    1862: _CREDENTIALS,
-    1130: "the database at {where} lets nobody in from here; ask for an entry of its user for this host",
-    1049: "the server has no database {where}; correct `url`, then: datops connector test",
-    1142: _GRANT,
-    1143: _GRANT,
-    1146: "{what}: there is no such table at {where}; correct `table:`, then: datops connector test",
-}

@@ -18,7 +18,6 @@ from datops_assets.ingestion.database.mysql import (
     MySqlSource,
     close_now,
     connect,
-    explained,
     looking_back,
     quoted,
     read_batches,
@@ -26,6 +25,7 @@ from datops_assets.ingestion.database.mysql import (
     select_from,
     select_list,
 )
+from datops_assets.ingestion.database.mysql_errors import explained
 from datops_assets.ingestion.database.tables import DatabaseTable
 from datops_assets.postgres.row_hash import Buckets, Summaries, summary
 

@@ -7,8 +7,8 @@ warehouse's side of the COPY (copy_load).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, LiteralString
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg import sql
 from datops_assets.errors import DatopsError, SourceRefusedError, SourceUnreachableError
 from datops_assets.ingestion.database.address import Address
 from datops_assets.ingestion.database.postgres_columns import SourceColumn, read_columns, select_list
+from datops_assets.ingestion.database.postgres_readers import Share, merged, open_shares, rows_alone
 from datops_assets.ingestion.database.table_source import Found, TableSource
 from datops_assets.ingestion.database.tables import DatabaseTable, Reading
 from datops_assets.ingestion.source import CopyDelivery, Reached, Unit
@@ -38,6 +39,8 @@ select c.oid, greatest(c.reltuples, 0)::bigint, pg_table_size(c.oid) from pg_cla
  where c.oid = to_regclass(%s) and c.relkind in ('r', 'p', 'v', 'm', 'f')
 """
 
+_KIND: LiteralString = "select relkind::text from pg_class where oid = to_regclass(%s)"
+
 
 class PostgresSource(TableSource[SourceColumn]):
     """The tables of one PostgreSQL database (14 and later). One connection for looking, one for each delivery."""
@@ -56,16 +59,36 @@ class PostgresSource(TableSource[SourceColumn]):
         """Open a read-only snapshot of the database for one reading."""
         reading = Reading.read_from(unit)
         with explained(self._address, unit.path):
-            conn = connect(self._address)
+            shares = self._open_shares(reading)
             try:
-                conn.execute(SNAPSHOT)
-                found = _find(conn, reading.table)
+                found = _find(shares[0].conn, reading.table)
                 if found is None:
                     raise self.no_table(reading.table)
             except BaseException:
-                conn.close()
+                for share in shares:
+                    share.close()
                 raise
-        return PostgresDelivery(conn, self._address, reading, found)
+        return PostgresDelivery(shares, self._open_shares, self._address, reading, found)
+
+    def _open_shares(self, reading: Reading) -> list[Share]:
+        """Begin as many transactions of one snapshot as the reading asks for."""
+        if reading.connections > 1:
+            self._require_blocks(reading.table)
+
+        def begin() -> psycopg.Connection[Any]:
+            conn = connect(self._address)
+            conn.execute(SNAPSHOT)
+            return conn
+
+        return open_shares(begin, relation_name(reading.table), reading.connections)
+
+    def _require_blocks(self, table: DatabaseTable) -> None:
+        row = self._look().execute(_KIND, (relation_name(table).as_string(self._look()),)).fetchone()
+        if row is not None and row[0] not in ("r", "p", "m"):
+            raise SourceRefusedError(
+                f"{table.label}: {table.where} has no blocks of its own to share (it is a view or a foreign table);"
+                " leave `parallel:` out"
+            )
 
     def find(self, table: DatabaseTable) -> Found[SourceColumn]:
         """Look into the catalogue of the database."""
@@ -140,18 +163,20 @@ class PostgresDelivery(CopyDelivery):
 
     def __init__(
         self,
-        conn: psycopg.Connection[Any],
+        shares: list[Share],
+        open_again: Callable[[Reading], list[Share]],
         address: Address,
         reading: Reading,
         found: Found[SourceColumn],
     ) -> None:
-        self._conn = conn
+        self._shares = shares
+        self._open_again = open_again
         self._address = address
         self._reading = reading
         self._columns = found.taken(reading.table)
         self._cursor = found.cursor(reading.table)
         self._hash: str | None = None
-        self._rows = 0
+        self._sent: list[int] = []  # by each connection, from its own thread
 
     def columns(self) -> list[tuple[str, str]]:
         """Name and type of each column that is read."""
@@ -160,16 +185,25 @@ class PostgresDelivery(CopyDelivery):
     def chunks(self, types: Sequence[str]) -> Iterator[bytes]:
         """Yield what COPY sends, whole rows at a time."""
         digest = hashlib.sha256(repr(list(zip(self.columns(), types, strict=True))).encode())
-        with explained(self._address, self._reading.path), self._conn.cursor() as cursor:
-            for chunk in copied_out(cursor, self._query(types)):
+        self._sent.clear()
+        with explained(self._address, self._reading.path):
+            if len(self._shares) == 1:
+                chunks = self._read(self._shares[0], types)
+            else:
+                chunks = merged([self._read(share, types, is_part=True) for share in self._shares])
+            for chunk in chunks:
                 digest.update(chunk)
                 yield chunk
-            self._rows = cursor.rowcount
         self._hash = digest.hexdigest()
+
+    def _read(self, share: Share, types: Sequence[str], *, is_part: bool = False) -> Iterator[bytes]:
+        with share.conn.cursor() as cursor:
+            yield from copied_out(cursor, self._query(types, share), is_part=is_part)
+            self._sent.append(cursor.rowcount)
 
     def rows(self) -> int:
         """Return how many rows the server says it sent."""
-        return self._rows
+        return sum(self._sent)
 
     def content_hash(self) -> str:
         """Return the sha256 of the stream; reads what was not read."""
@@ -185,24 +219,25 @@ class PostgresDelivery(CopyDelivery):
         return Reached(self._reading.upper)
 
     def close(self) -> None:
-        """Close the connection; a COPY under way ends with it."""
-        with suppress(psycopg.Error):
-            self._conn.close()
+        """Close the connections; a COPY under way ends with them."""
+        for share in self._shares:
+            share.close()
 
     def _begin_again(self) -> None:
         """Leave a COPY that was not read to its end."""
-        if self._conn.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
+        within = psycopg.pq.TransactionStatus.INTRANS
+        if any(share.conn.info.transaction_status != within for share in self._shares):
             self.close()
             with explained(self._address, self._reading.path):
-                self._conn = connect(self._address)
-                self._conn.execute(SNAPSHOT)
+                self._shares = self._open_again(self._reading)
 
-    def _query(self, types: Sequence[str]) -> sql.Composed:
+    def _query(self, types: Sequence[str], share: Share) -> sql.Composed:
         limit = self._reading.most_rows
-        return sql.SQL("copy (select {} from {} where {}{}) to stdout (format binary)").format(
+        return sql.SQL("copy (select {} from {} where ({}) and {}{}) to stdout (format binary)").format(
             select_list(self._columns, types),
             relation_name(self._reading.table),
             _condition(self._reading, self._cursor),
+            share.where,
             sql.SQL(" limit {}").format(sql.Literal(limit)) if limit is not None else sql.SQL(""),
         )
 
@@ -215,13 +250,16 @@ def _find(conn: psycopg.Connection[Any], table: DatabaseTable) -> Found[SourceCo
     return Found(read_columns(conn, oid, table), rows, size_bytes)
 
 
-def copied_out(cursor: psycopg.Cursor[Any], query: sql.Composed) -> Iterator[bytes]:
-    """Yield what COPY sends, many rows at a time."""
+def copied_out(cursor: psycopg.Cursor[Any], query: sql.Composed, *, is_part: bool = False) -> Iterator[bytes]:
+    """Yield what COPY sends, many rows at a time.
+
+    is_part    rows alone: other connections send more
+    """
     # The server sends a message a row: one by one they would cost as much to hand on as to read.
     parts: list[bytes | bytearray | memoryview] = []
     size = 0
     with cursor.copy(query) as copy:
-        for part in copy:
+        for part in rows_alone(copy) if is_part else copy:
             parts.append(part)
             size += len(part)
             if size >= _CHUNK_BYTES:

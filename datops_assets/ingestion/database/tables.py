@@ -48,6 +48,8 @@ class DatabaseTable(SourceTable):
     exclude: tuple[str, ...] = ()
     as_text: tuple[str, ...] = ()
     """Columns delivered as the text the database prints, whatever their type."""
+    parallel: int = 1
+    """Connections that share the first reading, or each reading of the whole table."""
 
     @property
     def where(self) -> str:
@@ -103,6 +105,11 @@ class Reading:
             return where
         back = f" - {self.table.lookback.amount}" if self.table.lookback else ""
         return f"{where} {self.table.cursor} > {self.lower}{back} <= {self.upper}"
+
+    @property
+    def connections(self) -> int:
+        """How many read it: what came since the watermark, or a sample, is not worth dividing."""
+        return self.table.parallel if self.lower is None and self.most_rows is None else 1
 
     def unit(self, format_: Format, size_bytes: int, fingerprint: str | None) -> Unit:
         """Say it as a unit, which `read_from` understands again."""

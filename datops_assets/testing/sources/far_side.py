@@ -13,6 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
@@ -85,10 +86,18 @@ def load_alone(
         print("ready", flush=True)
         loaded = load_table(conn, source, table, batch="alone", adbc_url=url)
     if report:
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(
-            json.dumps({"rows": loaded.rows_added, "errors": [r.error for r in loaded.failed], "mb": peak_mb})
-        )
+        errors = [result.error for result in loaded.failed]
+        print(json.dumps({"rows": loaded.rows_added, "errors": errors, "mb": _peak_mb()}))
+
+
+def _peak_mb() -> int:
+    """The most memory that this process took so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # macOS counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20
+    # Not by getrusage: on Linux its count begins with the memory of whoever started this process.
+    (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak) >> 10
 
 
 @contextmanager
