@@ -1,4 +1,4 @@
-"""The watchdog against a real server, and weak points that no session shows."""
+"""The watchdog: what it decides, and what it does to real sessions."""
 
 # ruff: noqa: E501
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datops_assets.databases import Limits, Login, lint, watch_once
+from datops_assets.databases import Limits, Login, watch_once
 from datops_assets.databases.sessions import Session
 from datops_assets.databases.watchdog import Patience, decide
 
@@ -88,26 +88,49 @@ def test_a_limit_that_a_session_lifted_itself_is_held_and_written_down(teams, wa
     assert "1 s are allowed" in rows[0][1]
 
 
-def test_each_weak_point_is_named_and_goes_when_it_is_mended(teams):
-    sales = teams.declare()
+STUBBORN = b"""
+do $$ begin loop
+    begin perform pg_sleep(100); exception when query_canceled then null; end;
+end loop; end $$
+"""
+
+
+def test_a_statement_that_swallows_its_cancel_ends_with_its_session(teams, warehouse):
+    sales = teams.declare(logins=(Login("etl", "writer", limits=Limits(statement_s=1)),))
     teams.apply(sales)
-    with teams.log_in(sales, "maker") as maker:
-        maker.execute("""
-            create table a (id int primary key, x int); create index one on a (x); create index two on a (x);
-            create table b (a_id int references a); create view v as select * from a;
-            create function f() returns int language sql security definer as 'select 1';
-            create policy everybody on a using (true);
-        """)
-    with teams.connect(sales.database) as conn:
-        found = {one.name for one in lint(conn, sales.schemas)} - {"open_database"}
-        assert found == {
-            "no_primary_key", "unindexed_foreign_key", "definer_view", "definer_search_path", "duplicate_index",
-            "policy_off", "policy_for_all",
-        }  # fmt: skip
-    with teams.log_in(sales, "maker") as maker:
-        maker.execute("""
-            drop index two; alter table b add primary key (a_id); alter view v set (security_invoker = true);
-            alter function f set search_path to main; drop policy everybody on a;
-        """)
-    with teams.connect(sales.database) as conn:
-        assert {one.name for one in lint(conn, sales.schemas)} - {"open_database"} == set()
+    hasty = Patience(slack_s=0, cancelled_s=0.2)
+    with teams.connect() as admin, closing(teams.log_in(sales, "etl")) as stubborn:
+        stubborn.execute("set statement_timeout to 0")
+        stubborn.pgconn.send_query(STUBBORN)
+        done = []
+        deadline = time.monotonic() + 30
+        while "terminate" not in done and time.monotonic() < deadline:
+            done += [one.action for one in watch_once(admin, warehouse.conn, "here", [sales], hasty)]
+            time.sleep(0.1)
+        assert done[0] == "cancel"
+        assert done[-1] == "terminate"
+        with suppress(psycopg.Error):
+            stubborn.pgconn.get_result()
+    reasons = warehouse.fetch("select reason from datops.interventions where action = 'terminate'")
+    assert "after it was cancelled" in str(reasons)
+
+
+def test_places_that_idle_sessions_hold_are_freed_for_others_and_nobody_elses_are(teams, warehouse):
+    sales, other = teams.declare(logins=(Login("bi", "reader", 30),)), teams.declare("other")
+    for one in (sales, other):
+        teams.apply(one)
+    with ExitStack() as stack:
+        admin = stack.enter_context(teams.connect())
+        theirs = stack.enter_context(closing(teams.log_in(other, "etl")))
+        ours = [stack.enter_context(closing(teams.log_in(sales, "bi"))) for _ in range(6)]
+        ours[0].execute("begin; select 1")  # in a transaction: not idle
+        [[taken]] = teams.run("select count(*) from pg_stat_activity where backend_type = 'client backend'")
+        [[places]] = teams.run(
+            "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        )
+        done = watch_once(admin, warehouse.conn, "here", [sales], Patience(kept_free=places - taken + 5))
+        assert 3 <= len(done) <= 5
+        assert {one.session.pid for one in done} <= {conn.info.backend_pid for conn in ours[1:]}
+        assert all("are kept free" in one.reason for one in done)
+        theirs.execute("select 1")
+        ours[0].execute("select 1")
