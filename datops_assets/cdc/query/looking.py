@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -239,9 +240,10 @@ class _Comparison:
         key = self._table.key
         rows = count_rows(self._warehouse, self._table)
         count = min(_MOST_BUCKETS, 1 << max(rows // _ROWS_IN_BUCKET, 1).bit_length())
-        theirs = self._look.summaries(key, names, count)
-        ours = mirror_summaries(self._warehouse, self._table, names, count)
-        numbers = differing(theirs, ours)
+        with ThreadPoolExecutor(1) as pool:  # each server hashes while the other one does
+            theirs = pool.submit(self._look.summaries, key, names, count)
+            ours = mirror_summaries(self._warehouse, self._table, names, count)
+        numbers = differing(theirs.result(), ours)
         failpoints.hit("compared")
         if len(numbers) > count * _MOST_FETCHED:
             self.of_everything()
