@@ -16,7 +16,7 @@ from datops_assets.cdc.bronze import identifiers, key_of
 from datops_assets.postgres.identifiers import bronze_table
 
 _PLACE: LiteralString = """
-select s.capture, coalesce(t.copied_lsn, s.snapshot_lsn)::text, s.applied_lsn::text, s.looks,
+select s.capture, coalesce(t.copied_lsn, s.snapshot_lsn)::text, s.applied_lsn::text, t.look,
        to_regclass(format('bronze.%%I', %(source)s || '_' || %(name)s || '_changes'))::oid::bigint
   from datops.streams s join datops.stream_tables t using (stream_id) join datops.tables using (table_id)
  where s.source = %(source)s and tables.name = %(name)s
@@ -39,9 +39,9 @@ class FollowedMirror:
         row = conn.execute(_PLACE, {"source": self.source, "name": self.name}).fetchone()
         if row is None:
             return ""
-        capture, copied, applied, looks, log = row
+        capture, copied, applied, look, log = row
         # A copy by queries makes the log anew.
-        return f"{copied} {applied}" if capture == "log" else f"log {log} {looks}"
+        return f"{copied} {applied}" if capture == "log" else f"log {log} {look}"
 
     def changed(self, conn: psycopg.Connection[Any], since: str) -> sql.Composable | None:
         """A query of the keys that changed since a place; None where the log does not tell which."""

@@ -35,6 +35,8 @@ class TableEntry:
     """What is remembered of a table: the place that commits with its rows."""
 
     name: str
+    look: int | None
+    """The last one whose changes are in the log."""
     cursor: str | None
     """The column that the watermark is of."""
     watermark: str | None
@@ -47,17 +49,17 @@ _FIND: LiteralString = """
 select stream_id, source, capture, state, reason, looks, changes, updated_at from datops.streams where source = %s
 """
 _TABLES: LiteralString = """
-select t.name, s.cursor, s.watermark, s.looked_at, s.compared_at, s.rows_read
+select t.name, s.look, s.cursor, s.watermark, s.looked_at, s.compared_at, s.rows_read
   from datops.stream_tables s join datops.tables t using (table_id) where s.stream_id = %s and s.looked_at is not null
 """
 _ENTER_TABLE: LiteralString = """
 insert into datops.stream_tables
-  (stream_id, table_id, schema_name, table_name, columns, snapshot_rows, cursor, watermark, looked_at, compared_at,
-   rows_read)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+  (stream_id, table_id, schema_name, table_name, columns, snapshot_rows, look, cursor, watermark, looked_at,
+   compared_at, rows_read)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 on conflict (stream_id, table_id) do update set schema_name = excluded.schema_name, table_name = excluded.table_name,
   columns = excluded.columns, snapshot_rows = coalesce(excluded.snapshot_rows, datops.stream_tables.snapshot_rows),
-  cursor = excluded.cursor, watermark = excluded.watermark, looked_at = excluded.looked_at,
+  look = excluded.look, cursor = excluded.cursor, watermark = excluded.watermark, looked_at = excluded.looked_at,
   compared_at = coalesce(excluded.compared_at, datops.stream_tables.compared_at), rows_read = excluded.rows_read
 """
 
@@ -121,7 +123,7 @@ def enter_table(
         _ENTER_TABLE,
         (
             entry.stream_id, table_id(conn, entry.source, one.name), one.schema, one.table, Jsonb(columns),
-            snapshot_rows, seen.cursor, seen.watermark, seen.looked_at, seen.compared_at, seen.rows_read,
+            snapshot_rows, seen.look, seen.cursor, seen.watermark, seen.looked_at, seen.compared_at, seen.rows_read,
         ),
     )  # fmt: skip
 

@@ -129,7 +129,7 @@ def _needs_resync(source: str, reason: str) -> SourceRefusedError:
 def _copy_first(
     warehouse: psycopg.Connection[Any], connect: Connect, entry: QueryEntry, one: QueriedTable
 ) -> int:
-    _, seen_at = next_look(warehouse, entry.stream_id)
+    number, seen_at = next_look(warehouse, entry.stream_id)
     with one.look() as look:
         table = compared_table(warehouse, entry.source, one, look)
         watermark = look.highest() if one.cursor else None
@@ -138,7 +138,7 @@ def _copy_first(
             with warehouse.transaction():
                 create_tables(warehouse, table)
                 rows = fill_mirror(warehouse, table, stage)
-                seen = TableEntry(one.name, one.cursor, watermark, seen_at, seen_at, look.rows_read)
+                seen = TableEntry(one.name, number, one.cursor, watermark, seen_at, seen_at, look.rows_read)
                 enter_table(warehouse, entry, one, table, seen, rows)
                 failpoints.hit("before_commit")
             failpoints.hit("table_copied")
@@ -174,7 +174,9 @@ def _look_again(
                 else:
                     comparison.of_news(one, known, compares=compares)
                 compared_at = seen_at if compares else None
-                seen = TableEntry(one.name, one.cursor, watermark, seen_at, compared_at, look.rows_read)
+                seen = TableEntry(
+                    one.name, number, one.cursor, watermark, seen_at, compared_at, look.rows_read
+                )
                 enter_table(warehouse, entry, one, table, seen)
                 count_changes(warehouse, entry.stream_id, comparison.changes)
                 failpoints.hit("before_commit")

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from typer.testing import CliRunner
 
+from datops_assets.cdc.changed_keys import FollowedMirror
 from datops_assets.cli import _app
 from datops_assets.components.streams.component import stream_definitions
 from datops_assets.components.streams.document import StreamDocument, read_stream
@@ -113,3 +114,17 @@ def test_a_stream_does_not_change_its_way_by_itself(erp: Queried, project: Path)
     text = (project / "stream.yaml").read_text().replace("capture: query", "capture: log")
     (project / "stream.yaml").write_text(text.replace("{cursor: at, lookback: 10m}", "{}"))
     assert "is followed by queries; end that first" in str(datops("drain", expect=1))
+
+
+def test_what_is_judged_waits_for_the_look_that_is_under_way(erp: Queried, project: Path) -> None:
+    """Somebody who asks what changed while a look runs hears of its changes the next time."""
+    datops("snapshot")
+    mirror, conn = FollowedMirror("erp", "notes"), erp.warehouse.conn
+    erp.run("update notes set note = 'b'")
+    place = mirror.place(conn)
+    conn.execute("update datops.streams set looks = looks + 1")  # a look begins, and dies
+    assert mirror.place(conn) == place
+    datops("drain")
+    changed = mirror.changed(conn, place)
+    assert changed is not None
+    assert conn.execute(changed).fetchall() == [(1,)]
