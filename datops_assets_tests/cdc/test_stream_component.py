@@ -106,6 +106,13 @@ def test_the_assets_show_changes_and_lag(erp: Followed, project: Path) -> None:
     erp.require_equal()
 
 
+def test_a_code_location_takes_the_definitions(erp: Followed, project: Path) -> None:
+    """Names of jobs and steps are one space there; a job that is made alone does not notice."""
+    repository = stream_definitions(document(project)).get_repository_def()
+    repository.load_all_definitions()
+    assert "erp_stream" in {job.name for job in repository.get_all_jobs()}
+
+
 def test_the_sensor_starts_a_run_for_changes_of_its_tables_only(erp: Followed, project: Path) -> None:
     definitions = stream_definitions(document(project))
     sensor = definitions.get_sensor_def("erp_changes")

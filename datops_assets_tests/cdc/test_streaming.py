@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -229,6 +230,18 @@ def test_a_warehouse_that_says_no_keeps_what_it_had(t: Followed) -> None:
     t.require_acknowledged()
     t.drain()
     t.require_equal()
+
+
+def test_without_dagster_home_the_project_says_whose_history_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `datops up` has it: the dagster.yaml of the project."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    (project / "dagster.yaml").write_text(f"local_artifact_storage:\n  module: dagster.core.storage.root\n  class:"
+        f" LocalArtifactStorage\n  config: {{base_dir: {tmp_path / 'history'}}}\n")  # fmt: skip
+    with running._instance() as instance:
+        assert instance.is_ephemeral is False
+        assert str(instance.storage_directory()).startswith(str(tmp_path / "history"))
 
 
 def test_a_process_tells_the_assets_and_ends_when_told(

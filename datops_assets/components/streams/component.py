@@ -91,7 +91,7 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
     ]
 
     @dg.multi_asset(
-        name=f"{document.stream}_stream",
+        name=f"bronze__{document.stream}",
         specs=_specs(document),
         check_specs=checks,
         retry_policy=dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL),

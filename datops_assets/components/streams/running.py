@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.catalogue import open_catalogue
@@ -13,6 +14,8 @@ from datops_assets.config.settings import read_settings
 from datops_assets.errors import LockTakenError, RetryableError
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from datops_assets.cdc import Capture, Progress
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
@@ -78,7 +81,7 @@ def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str
     import dagster as dg
 
     try:
-        with dg.DagsterInstance.get() as instance:
+        with _instance() as instance:
             for name in document.tables:
                 if not progress.tables.get(name) and name not in progress.copied:
                     continue
@@ -96,3 +99,21 @@ def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str
                     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
     except Exception as error:  # whatever its storage says: the rows are in the warehouse all the same
         say(f"{document.stream}: the assets were not told ({type(error).__name__})")
+
+
+@contextmanager
+def _instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster's history: of DAGSTER_HOME where that is set, else the project's own."""
+    import dagster as dg
+    from dagster._core.errors import DagsterHomeNotSetError
+
+    from datops_assets.components.runner import dagster_instance
+
+    try:
+        found = dg.DagsterInstance.get()
+    except DagsterHomeNotSetError:
+        with dagster_instance(read_settings().project_root) as own:
+            yield own
+        return
+    with found:
+        yield found
