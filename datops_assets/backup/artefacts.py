@@ -160,6 +160,8 @@ class Packing:
 
         self._name, self._fan = artefact, Fan(destinations, place, failed)
         self.members: list[Member] = []
+        self.plain_bytes = 0
+        """Bytes of all files so far, unpacked."""
         try:
             self._encrypting = EncryptingWriter(self._fan, key, place) if key else None
             self._compressor: Any = pa.CompressedOutputStream(
@@ -172,11 +174,6 @@ class Packing:
             self._fan.abandon()
             raise
 
-    @property
-    def plain_bytes(self) -> int:
-        """Bytes of all files so far, unpacked."""
-        return sum(member.bytes for member in self.members)
-
     def add(self, name: str, size: int, content: Reader) -> Member:
         """Add a file of `size` bytes. Raises BackupError: no destination is left, or the content ended early."""
         about = tarfile.TarInfo(name)
@@ -185,6 +182,7 @@ class Packing:
         self._tar.addfile(about, hashing)
         member = Member(name, hashing.sha256.hexdigest(), size)
         self.members.append(member)
+        self.plain_bytes += size
         return member
 
     def finish(self) -> Artefact:

@@ -38,6 +38,7 @@ from datops_assets.backup.logical import (
 )
 from datops_assets.backup.manifest import Kind, Manifest, folder_of
 from datops_assets.backup.moment import Moment, NoMomentError, hold_moment
+from datops_assets.backup.read_ahead import read_ahead
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import ServerManifest, compare_members, read_server_manifest
@@ -52,6 +53,7 @@ DATA, WAL = "data", "wal"
 """Folders of a physical backup: the server's, and the log behind it up to the moment."""
 ARTEFACT_BYTES = 256 << 20
 """An artefact ends when it has this many bytes, unpacked: a restore that was cut goes on from there."""
+_PIECE_BYTES = 1 << 20
 _MANIFEST_MOST_BYTES = 1 << 30
 _INCREMENTAL_FROM = 170000
 _CLUSTER: LiteralString = """
@@ -282,7 +284,7 @@ class _Files:
     def add_all(self, sent: IO[bytes]) -> bytes | None:
         """Add every file of pg_basebackup's stream; the server's manifest, when it came."""
         text = None
-        with tarfile.open(fileobj=sent, mode="r|") as tar:
+        with read_ahead(sent) as ahead, tarfile.open(fileobj=ahead, mode="r|", bufsize=_PIECE_BYTES) as tar:
             for about in tar:
                 name = f"{DATA}/{_tame(about)}"
                 if about.isdir():
@@ -295,8 +297,8 @@ class _Files:
                     text = content.read()
                     content = io.BytesIO(text)
                 self.add(name, about.size, content)
-        while sent.read(1 << 20):  # the padding behind the end
-            pass
+            while ahead.read(_PIECE_BYTES):  # the padding behind the end
+                pass
         return text
 
     def finish(self) -> list[Artefact]:

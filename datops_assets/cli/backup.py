@@ -128,7 +128,9 @@ def verify(
     name: Name = None,
     backup: BackupId = None,
     at: At = None,
-    every: Annotated[bool, typer.Option("--all", help="All backups that should be good.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All backups that should be good, and the log.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only hash the stored bytes: needs no key.")] = False,
     config: Config = None,
     as_json: Json = False,
@@ -147,6 +149,8 @@ def verify(
             for entry in chosen
             for found in operations.verify_copies(document, catalogue, entry, at=at, quick=quick)
         ]
+        if every and not quick:
+            results += operations.verify_log(document, catalogue, at)
     rows = [dataclasses.asdict(found) | {"passed": found.passed} for found in results]
     if as_json:
         say_json(rows)

@@ -151,6 +151,7 @@ def rebuild(document: BackupDocument, catalogue: Catalogue) -> tuple[list[Manife
     from datops_assets.backup.logical import adopt
     from datops_assets.backup.manifest import folder_of, read_manifest
     from datops_assets.backup.verify import list_at
+    from datops_assets.backup.wal import enter_found
 
     destinations, keys = document.open_destinations(catalogue.settings), document.keys()
     entered: list[Manifest] = []
@@ -170,17 +171,45 @@ def rebuild(document: BackupDocument, catalogue: Catalogue) -> tuple[list[Manife
                 )
                 if MANIFEST not in files and whole:
                     destination.write(f"{folder}/{MANIFEST}", text.encode())
+        there: dict[str, Manifest] = {}
         for destination in destinations:
             found, wrong = list_at(destination, document.backup)
             problems += wrong
-            for manifest in found:
-                missing = manifest.backup_id not in known
-                if missing and adopt(catalogue.conn, document.backup, manifest.backup_id, destinations, keys):
-                    known[manifest.backup_id] = noted.list_backups(catalogue.conn, None, manifest.backup_id)[
-                        0
-                    ]
-                    entered.append(manifest)
+            there |= {manifest.backup_id: manifest for manifest in found}
+        # The oldest first: a parent is entered before its children.
+        for manifest in sorted(there.values(), key=lambda one: one.started_at):
+            if manifest.backup_id in known:
+                continue
+            if manifest.parent is not None and manifest.parent not in known:
+                problems.append(
+                    f"{manifest.backup_id} needs {manifest.parent}, which stands at no destination"
+                )
+            elif adopt(catalogue.conn, document.backup, manifest.backup_id, destinations, keys):
+                known[manifest.backup_id] = noted.list_backups(catalogue.conn, None, manifest.backup_id)[0]
+                entered.append(manifest)
+    enter_found(catalogue.conn, document.backup, destinations)
     return entered, problems
+
+
+def verify_log(document: BackupDocument, catalogue: Catalogue, at: str | None) -> list[Verified]:
+    """Read the log that destinations keep to the last byte; nothing where none is received."""
+    import time
+
+    from datops_assets.backup.log_archive import check_log, list_log
+    from datops_assets.backup.verify import Verified
+
+    results = []
+    for destination in destinations_of(document, catalogue, at) if document.wal is not None else []:
+        begun = time.monotonic()
+        files = list_log(destination, document.backup)
+        findings = check_log(files, destination, document.backup, document.keys())
+        results.append(
+            Verified(
+                "the log", destination.name, len(files), sum(one.bytes for one in files), time.monotonic() - begun,
+                True, findings,
+            )
+        )  # fmt: skip
+    return results
 
 
 def proof(
