@@ -10,6 +10,7 @@ from datops_assets.cdc.changed_keys import FollowedMirror
 from datops_assets.cdc.drain import Drained, drain
 from datops_assets.cdc.history import Told, tell_history
 from datops_assets.cdc.log_capture import LogCapture
+from datops_assets.cdc.log_retention import forget_changes
 from datops_assets.cdc.preflight import Finding, preflight
 from datops_assets.cdc.snapshot import Snapshot, take_snapshot
 from datops_assets.cdc.status import SlotStatus, has_news, read_slot
@@ -34,6 +35,7 @@ __all__ = [
     "Told",
     "drain",
     "find_stream",
+    "forget_changes",
     "has_news",
     "lease",
     "preflight",

@@ -65,7 +65,7 @@ def resync(name: StreamName = None, config: Config = None, as_json: Json = False
 def drain(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
     """Bring all changes that were committed by now into bronze and silver; copy tables first that never were."""
     from datops_assets.components.catalogue import open_catalogue
-    from datops_assets.components.streams.component import follow_once
+    from datops_assets.components.streams.component import follow_once, forget_old_changes
     from datops_assets.components.streams.silver import bring_to_silver
 
     document = _document(name, config)
@@ -73,8 +73,15 @@ def drain(name: StreamName = None, config: Config = None, as_json: Json = False)
         engine = document.engine(catalogue.settings.project_root)
         done, standing = follow_once(catalogue, engine)
         bring_to_silver(catalogue, document)
+        gone = forget_old_changes(catalogue, document)
     if as_json:
-        say_json({**dataclasses.asdict(done), "status": {"state": standing.state, **standing.fields}})
+        say_json(
+            {
+                **dataclasses.asdict(done),
+                "changes_let_go": gone,
+                "status": {"state": standing.state, **standing.fields},
+            }
+        )
         return
     typer.echo(f"{document.stream}: {engine.said(done)}")
     if done.tables:

@@ -104,8 +104,9 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
         with failing_as_dagster(), open_catalogue() as catalogue:
             engine = document.engine(catalogue.settings.project_root)
             done, standing = follow_once(catalogue, engine)
+            gone = forget_old_changes(catalogue, document)
         context.log.info(engine.said(done))
-        yield from _results(document, done, standing)
+        yield from _results(document, done, standing, gone)
 
     return follow
 
@@ -120,6 +121,17 @@ def follow_once(catalogue: Catalogue, engine: "Capture") -> tuple["Drained", "St
         return done, engine.standing(catalogue.conn)
 
 
+def forget_old_changes(catalogue: Catalogue, document: StreamDocument) -> dict[str, int]:
+    """Let the logs go of what is older than declared; returns how many changes went, per table with `keep:`."""
+    from datops_assets.cdc import forget_changes
+
+    return {
+        name: forget_changes(catalogue.conn, document.stream, name, table.keep.days)
+        for name, table in document.tables.items()
+        if table.keep is not None
+    }
+
+
 def take_first_snapshot(catalogue: Catalogue, engine: "Capture") -> None:
     """Copy the tables where they never were, or only half; the stream's lease is held."""
     if not engine.standing(catalogue.conn).has_begun:
@@ -127,7 +139,7 @@ def take_first_snapshot(catalogue: Catalogue, engine: "Capture") -> None:
 
 
 def _results(
-    document: StreamDocument, done: "Drained", standing: "Standing"
+    document: StreamDocument, done: "Drained", standing: "Standing", gone: dict[str, int]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     common: dict[str, Any] = {"applied": done.applied, "seconds": done.seconds, **standing.figures}
     for name in document.tables:
@@ -135,8 +147,9 @@ def _results(
         if name in done.columns_added:
             metadata["columns_changed"] = dg.MetadataValue.json({"appeared": done.columns_added[name]})
         yield dg.MaterializeResult(dg.AssetKey(["bronze", document.stream, name]), metadata=metadata)
+        of_log = {**metadata, "changes_let_go": gone[name]} if name in gone else metadata
         yield dg.MaterializeResult(
-            dg.AssetKey(["bronze", document.stream, f"{name}_changes"]), metadata=metadata
+            dg.AssetKey(["bronze", document.stream, f"{name}_changes"]), metadata=of_log
         )
     yield dg.AssetCheckResult(
         check_name=CHECK,

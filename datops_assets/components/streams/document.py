@@ -40,6 +40,12 @@ class StreamSource(DatabaseSource):
     type: Literal["database"] = "database"
 
 
+class KeptChanges(Part):
+    """How long the log of a table's changes is kept: what is older, and read by silver and history, goes."""
+
+    days: int = Field(ge=1, le=36_500, description="Changes of the last so many days.")
+
+
 class StreamTable(JudgedTable):
     """One table that is followed."""
 
@@ -48,6 +54,9 @@ class StreamTable(JudgedTable):
     )
     silver: Literal["view"] | None = Field(None, description="`view`: silver shows the mirror as it is.")
     history: bool = Field(False, description="Whether silver keeps each version that a row had (SCD2).")
+    keep: KeptChanges | None = Field(
+        None, description="How long the log of its changes is kept; none: for ever."
+    )
     cursor: str | None = Field(
         None, description="Column that grows with every change; by `capture: query` only."
     )

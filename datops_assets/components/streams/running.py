@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.catalogue import open_catalogue
-from datops_assets.components.streams.component import take_first_snapshot
+from datops_assets.components.streams.component import forget_old_changes, take_first_snapshot
 from datops_assets.components.streams.document import StreamDocument
 from datops_assets.config.settings import read_settings
 from datops_assets.errors import LockTakenError, RetryableError
@@ -44,6 +44,8 @@ def follow_for_ever(
         if progress.changes or progress.copied:
             say(f"{document.stream}: {engine.said(progress)}, at most {progress.longest_lag_s:.2f} s behind")
             tell_assets(document, progress, say)
+            with open_catalogue() as catalogue:
+                forget_old_changes(catalogue, document)
 
     while not stopped.is_set():
         try:

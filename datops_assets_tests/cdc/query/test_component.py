@@ -128,3 +128,14 @@ def test_what_is_judged_waits_for_the_look_that_is_under_way(erp: Queried, proje
     changed = mirror.changed(conn, place)
     assert changed is not None
     assert conn.execute(changed).fetchall() == [(1,)]
+
+
+def test_the_log_lets_go_of_what_is_old_as_declared(erp: Queried, project: Path) -> None:
+    file = project / "stream.yaml"
+    file.write_text(file.read_text().replace("notes: {}", "notes: {keep: {days: 30}}"))
+    datops("snapshot")
+    erp.run("update notes set note = 'b'")
+    assert datops("drain")["changes_let_go"] == {"notes": 0}
+    erp.warehouse.conn.execute("update bronze.erp_notes_changes set _seen_at = now() - interval '31 days'")
+    assert datops("drain")["changes_let_go"] == {"notes": 1}
+    assert erp.mirror(name="notes") == [(1, "b")]
