@@ -177,6 +177,10 @@ def restore(
     table: Annotated[str | None, typer.Option(help="Only this table, as schema.table.")] = None,
     backup: BackupId = None,
     at: At = None,
+    without_catalogue: Annotated[
+        bool,
+        typer.Option("--without-catalogue", help="From what stands at --at; the warehouse is not asked."),
+    ] = False,
     onto: Annotated[
         str | None,
         typer.Option(help="host:port/database that may be replaced, typed out; it is moved aside."),
@@ -195,6 +199,7 @@ def restore(
     from datops_assets.components.backups import operations
     from datops_assets.components.backups.log import restore_folder, target_from
     from datops_assets.components.catalogue import open_catalogue
+    from datops_assets.config.settings import read_settings
 
     document = _document(name, config)
     if folder is not None:
@@ -213,11 +218,25 @@ def restore(
         raise DeclarationError(["restore into what? expected --database NAME, or --folder PATH"])
     if schema and table:
         raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
+    wanted = Wanted(schema, table)
+    if without_catalogue:
+        if at not in document.destinations:
+            known = ", ".join(document.destinations)
+            raise DeclarationError(
+                [f"--without-catalogue takes one destination, expected --at with one of: {known}"]
+            )
+        settings = read_settings()
+        target = operations.target_of(document, settings, to, password_env).at(database)
+        outcome = operations.restore_without_catalogue(
+            document, settings, backup, target, wanted, onto=onto, at=at, apply=apply
+        )
+        _say_restore(dataclasses.asdict(outcome), apply, as_json)
+        return
     with open_catalogue() as catalogue:
-        target = operations.target_of(document, catalogue, to, password_env).at(database)
+        target = operations.target_of(document, catalogue.settings, to, password_env).at(database)
         entry = operations.choose(document, catalogue, backup, operations.LOGICAL)
         outcome = operations.restore(
-            document, catalogue, entry, target, Wanted(schema, table), onto=onto, at=at, apply=apply
+            document, catalogue, entry, target, wanted, onto=onto, at=at, apply=apply
         )
     _say_restore(dataclasses.asdict(outcome), apply, as_json)
 

@@ -100,3 +100,47 @@ def test_physical_backups_are_an_asset_of_their_own_and_come_by_two_schedules(se
             assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
     full = datops("list")[0]["backup_id"]
     assert kinds == [("full", "-"), ("incremental", full)]
+
+
+@pytest.mark.parametrize("example", ["platform_warehouse", "platform_history"])
+def test_the_platforms_own_state_comes_back_by_the_examples_of_the_guide(
+    example: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the document and the key alone: the warehouse that has the catalogue is lost."""
+    from typer.testing import CliRunner
+
+    from datops_assets.backup.encryption import new_key
+    from datops_assets.cli import _app
+    from datops_assets.components.catalogue import open_catalogue
+
+    root = Path(__file__).parents[2]
+    text = (root / f"examples/backup/{example}.yaml").read_text()
+    assert text in (root / "docs/backup.md").read_text()
+    (project / "backup.yaml").write_text(text)
+    monkeypatch.setenv("BACKUP_KEY_2026", new_key())
+    monkeypatch.setenv("BACKUP_DIR", str(project / "offsite"))
+    with open_catalogue() as catalogue:
+        url = catalogue.warehouse.url
+        database = catalogue.warehouse.dbname
+        datops("run")
+        assert datops("drill")["passed"]
+        with monkeypatch.context() as lost:
+            if example == "platform_warehouse":
+                lost.setenv("DATOPS_WAREHOUSE_URL", "postgresql://nobody@127.0.0.1:1/gone")
+            lost.setenv("SERVER_PASSWORD", str(catalogue.warehouse.password))
+            to = f"postgresql://{catalogue.warehouse.user}@{catalogue.warehouse.host}:{catalogue.warehouse.port}/postgres"
+            back = datops(
+                "restore", "--database", f"{database}_back", "--to", to, "--password-env", "SERVER_PASSWORD",
+                "--at", "offsite", "--without-catalogue", "--apply",
+            )  # fmt: skip
+        assert back["findings"] == []
+        with monkeypatch.context() as restored:
+            restored.setenv("DATOPS_WAREHOUSE_URL", url.replace(database, f"{database}_back"))
+            assert (
+                CliRunner()
+                .invoke(_app(), ["backup", "list", "--rebuild", "--config", "backup.yaml"])
+                .exit_code
+                == 0
+            )
+            assert [row["good"] for row in datops("list")] == [True]
+        catalogue.warehouse.at("postgres").connect(autocommit=True).execute(f"drop database {database}_back")

@@ -256,3 +256,22 @@ def test_a_person_plans_and_restores(document: Path, target: Server) -> None:
     assert "has no table sales.nothing" in str(
         datops("restore", "--database", target.dbname, "--table", "sales.nothing", expect=1)
     )
+
+
+@pytest.mark.backup_fault
+def test_a_lost_warehouse_stands_in_the_way_of_no_restore(
+    document: Path, target: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (datops("run")["backup_id"] for _ in range(2))
+    monkeypatch.setenv("DATOPS_WAREHOUSE_URL", "postgresql://nobody@127.0.0.1:1/gone")
+    assert [one["backup_id"] for one in datops("list", "--at", "second")] == [first, second]
+    wanted = ["restore", "--database", target.dbname, "--without-catalogue"]
+    assert "expected --at with one of: local, second" in str(datops(*wanted, expect=2))
+    plan = datops(*wanted, "--at", "second")
+    assert (plan["problems"], plan["backup_id"]) == ([], second)
+    done = datops(*wanted, "--at", "second", "--backup", first, "--apply")
+    assert (done["findings"], done["rows"]) == ([], 5605)
+    assert "has no such backup" in str(datops(*wanted, "--at", "local", "--backup", "01X", expect=1))
+    manifest = document.parent / "kept/two/erp" / second / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("5000", "5001", 1))
+    assert "has no such backup" in str(datops(*wanted, "--at", "second", "--backup", second, expect=1))
