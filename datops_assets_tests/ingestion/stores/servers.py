@@ -132,6 +132,8 @@ class Web:
     port: int = 0
     pages: dict[str, bytes] = field(default_factory=dict)
     status: int = 200
+    error: tuple[int, bytes] | None = None
+    """Status and body of every answer."""
     password: str | None = None
     cut_after: int | None = None
     with_etag: bool = True
@@ -165,7 +167,9 @@ def web_server() -> Iterator[Web]:
         def _answer(self, *, with_body: bool) -> None:
             web.requests.append(f"{self.command} {self.path}")
             path = self.path.removeprefix("/files/")
-            if web.status != 200 or (not with_body and not web.with_head):
+            if web.error is not None:
+                self._body(web.error[1] if with_body else b"", "text/html", with_body, web.error[0])
+            elif web.status != 200 or (not with_body and not web.with_head):
                 self._plain(web.status if web.status != 200 else 405)
             elif web.password is not None and self.headers.get("Authorization") != f"Bearer {web.password}":
                 self._plain(401)
@@ -184,8 +188,8 @@ def web_server() -> Iterator[Web]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def _body(self, body: bytes, kind: str, with_body: bool) -> None:
-            self.send_response(200)
+        def _body(self, body: bytes, kind: str, with_body: bool, status: int = 200) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             if web.encoding is not None and kind != "text/html":
