@@ -81,17 +81,43 @@ def describe_document() -> str:
                 }
                 shown.setdefault(name, {**part, "properties": own})
     lines = [_WRITTEN_BY + "# Pipeline document\n"]
+    return "".join([*lines, *_sections(shown)]) + _EXPLAINED.format(
+        types=print_types(), widening=print_widening(), patterns=print_patterns()
+    )
+
+
+def describe_export() -> str:
+    """Markdown of every key of an export document, by part, with the kinds of destinations of datops."""
+    from datops_assets.components.destinations import BUILT_IN, ExportedTable, destination_kind
+    from datops_assets.components.export_document import ExportDocument
+
+    shown = dict(_parts("ExportDocument", ExportDocument.model_json_schema()))
+    common = ExportedTable.model_json_schema()["properties"]
+    lines = [_WRITTEN_BY + "# Export document\n\nWhat it means: [exports](../exports.md).\n"]
+    for kind in map(destination_kind, BUILT_IN):
+        for model in (kind.settings, kind.table):
+            for name, part in _parts(model.__name__, model.model_json_schema()):
+                own = {
+                    k: v
+                    for k, v in part["properties"].items()
+                    if model is not kind.table or v != common.get(k)
+                }
+                text = part.get("description", "")
+                if model is kind.settings:
+                    text += f" A delivery arrives {kind.arrives}."
+                shown.setdefault(name, {**part, "description": text, "properties": own})
+    return "".join([*lines, *_sections(shown)])
+
+
+def _sections(shown: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, part in shown.items():
-        lines.append(f"\n## {name}\n\n{_plain(part.get('description'))}\n\n| key | takes | default | |\n")
-        lines.append("| --- | --- | --- | --- |\n")
+        yield f"\n## {name}\n\n{_plain(part.get('description'))}\n\n| key | takes | default | |\n"
+        yield "| --- | --- | --- | --- |\n"
         required = set(part.get("required", ()))
         for key, field in part["properties"].items():
             default = "required" if key in required else _default(field)
             text = _cell(_plain(field.get("description")))
-            lines.append(f"| `{key}` | {_cell(_kind(field))} | {_cell(default)} | {text} |\n")
-    return "".join(lines) + _EXPLAINED.format(
-        types=print_types(), widening=print_widening(), patterns=print_patterns()
-    )
+            yield f"| `{key}` | {_cell(_kind(field))} | {_cell(default)} | {text} |\n"
 
 
 def describe_errors() -> str:
@@ -344,6 +370,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": describe_commands,
     "pipeline-document.md": describe_document,
     "cdc-cases.md": describe_cases,
+    "export-document.md": describe_export,
     "errors.md": describe_errors,
 }
 

@@ -32,7 +32,7 @@ TargetT = TypeVar("TargetT", bound="ExportedTable")
 class DestinationSettings(Part):
     """Where the rows go. Each kind of destination has keys of its own."""
 
-    type: str
+    type: str = Field(description="Kind of destination: `datops connector list` shows which there are.")
     templated: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -74,6 +74,8 @@ class DestinationKind(ABC, Generic[SettingsT, TargetT]):
     table: type[TargetT]
     technology: ClassVar[str]
     """For the asset's icon."""
+    arrives: ClassVar[Literal["exactly once", "at least once"]] = "at least once"
+    """What a delivery that is tried again after a crash leaves there."""
 
     @classmethod
     def name(cls) -> str:
@@ -117,7 +119,9 @@ class ExportedFile(ExportedTable):
     """A table as one file."""
 
     file: str = Field(min_length=1, description="Its name below the destination's path.")
-    format: Literal["csv", "jsonl", "parquet"] | None = Field(None, description="By the file's ending.")
+    format: Literal["csv", "jsonl", "parquet", "orc"] | None = Field(
+        None, description="By the file's ending."
+    )
     order_by: list[str] = Field(
         default_factory=list,
         description="Columns; with an order that leaves no ties equal rows give equal bytes.",
@@ -128,19 +132,20 @@ class ExportedFile(ExportedTable):
         path = PurePosixPath(self.file)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise ValueError("file leads out of the destination, expected a name below its path")
-        if self.format is None and path.suffix not in (".csv", ".jsonl", ".parquet"):
+        if self.format is None and path.suffix not in (".csv", ".jsonl", ".parquet", ".orc"):
             raise ValueError(
-                "the file's ending names no format, expected .csv, .jsonl, .parquet, or `format:`"
+                "the file's ending names no format, expected .csv, .jsonl, .parquet, .orc, or `format:`"
             )
         return self
 
 
 class FilesKind(DestinationKind[FilesDestination, ExportedFile]):
-    """Files: CSV, JSON lines, Parquet; each written whole, then renamed."""
+    """Files: CSV, JSON lines, Parquet, ORC; each written whole, then renamed."""
 
     settings = FilesDestination
     table = ExportedFile
     technology = "file"
+    arrives = "exactly once"
 
     def open(self, settings: FilesDestination, export: str, project_root: Path) -> Destination[Any]:
         """A folder of this machine, or a URL."""
@@ -201,6 +206,7 @@ class DatabaseKind(DestinationKind[DatabaseSettings, ExportedRows]):
     settings = DatabaseSettings
     table = ExportedRows
     technology = "sql"
+    arrives = "exactly once"
 
     def open(self, settings: DatabaseSettings, export: str, project_root: Path) -> Destination[Any]:
         """An engine without connections yet."""

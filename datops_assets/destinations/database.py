@@ -38,8 +38,6 @@ class DatabaseTarget:
 class DatabaseDestination(Destination[DatabaseTarget]):
     """One database of another system."""
 
-    exactly_once = True
-
     def __init__(self, url: str | sa.URL, name: str, password: str | None = None) -> None:
         """Connect when something is delivered.
 

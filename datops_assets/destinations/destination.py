@@ -26,9 +26,6 @@ class Delivered:
 class Destination(ABC, Generic[TargetT]):
     """Where tables go. A context manager: what it holds open it closes at the end."""
 
-    exactly_once: bool = False
-    """Whether a delivery that is repeated under the same marker leaves the target as one does."""
-
     @abstractmethod
     def deliver(self, rows: Rows, target: TargetT, marker: str) -> Delivered:
         """Deliver all rows.

@@ -19,7 +19,7 @@ from datops_assets.destinations.rows import Rows
 from datops_assets.errors import DestinationRefusedError, DestinationUnreachableError
 from datops_assets.postgres.failpoints import hit
 
-Format = Literal["csv", "jsonl", "parquet"]
+Format = Literal["csv", "jsonl", "parquet", "orc"]
 _PARTIAL = ".datops-partial-"
 _CHUNK = 1 << 20
 
@@ -35,8 +35,6 @@ class FileTarget:
 
 class FileDestination(Destination[FileTarget]):
     """A folder of this machine, or a URL that fsspec has a driver for (s3://, gs://, abfs://, memory://, …)."""
-
-    exactly_once = True
 
     def __init__(self, folder: Path | str) -> None:
         self._folder = folder
@@ -107,6 +105,8 @@ def write_rows(rows: Rows, format: Format, file: IO[bytes]) -> int:  # noqa: A00
     """Write all rows. Returns how many."""
     if format == "parquet":
         return _write_parquet(rows, file)
+    if format == "orc":
+        return _write_orc(rows, file)
     for piece in rows.csv() if format == "csv" else rows.json_lines():
         file.write(piece)
     return rows.count()
@@ -120,6 +120,20 @@ def _write_parquet(rows: Rows, file: IO[bytes]) -> int:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def _write_orc(rows: Rows, file: IO[bytes]) -> int:
+    import pyarrow as pa
+    import pyarrow.orc as orc
+
+    schema, batches = rows.arrow()
+    count = 0
+    with orc.ORCWriter(file, compression="zstd") as writer:
+        writer.write(schema.empty_table())  # its columns, also where there is no row
+        for batch in batches:
+            writer.write(pa.Table.from_batches([batch]))
             count += batch.num_rows
     return count
 

@@ -56,6 +56,17 @@ def test_the_command_delivers_and_says_what_did_not_arrive(document, project, wa
     assert {(row["table"], row["rows"]) for row in said["tables"]} == {("sales", 1), ("orders", 1)}
     assert (project / "out" / "sales.csv").read_text() == "id,country\n1,DE\n"
     warehouse.conn.execute("drop table gold.sales")
+    (listed,) = [
+        row
+        for row in json.loads(
+            CliRunner().invoke(_app(), ["export", "list", "--config", "export.yaml", "--json"]).stdout
+        )
+        if row["table"] == "orders"
+    ]
+    assert listed == {
+        "export": "reports", "table": "orders", "from": "silver/shop/orders", "to": "files: out",
+        "when": "when its table changed", "arrives": "exactly once", "team": "commerce",
+    }  # fmt: skip
     again = CliRunner().invoke(_app(), ["export", "run", "--config", "export.yaml"])
     assert again.exit_code == 1
     assert "gold.sales is not in the warehouse; run what makes it first" in again.output

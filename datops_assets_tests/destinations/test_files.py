@@ -52,7 +52,7 @@ def test_parquet_keeps_types_and_values(sales, tmp_path):
     assert (last["sold_on"], last["doc"]) == (date(1, 1, 1), '"é"')
 
 
-@pytest.mark.parametrize("file", ["sales.csv", "sales.jsonl", "sales.parquet"])
+@pytest.mark.parametrize("file", ["sales.csv", "sales.jsonl", "sales.parquet", "sales.orc"])
 def test_equal_rows_give_equal_bytes_and_the_file_is_left_alone(sales, tmp_path, file):
     assert write(sales, tmp_path, file).changed
     before = (tmp_path / file).stat().st_mtime_ns
@@ -63,7 +63,7 @@ def test_equal_rows_give_equal_bytes_and_the_file_is_left_alone(sales, tmp_path,
     assert write(sales, tmp_path, file, "3").changed
 
 
-@pytest.mark.parametrize("file", ["none.csv", "none.jsonl", "none.parquet"])
+@pytest.mark.parametrize("file", ["none.csv", "none.jsonl", "none.parquet", "none.orc"])
 def test_no_rows_make_a_file_without_rows(sales, tmp_path, file):
     sales.execute("truncate gold.sales")
     assert write(sales, tmp_path, file).rows == 0

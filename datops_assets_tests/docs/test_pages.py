@@ -68,7 +68,9 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "pipeline-document.md", "cdc-cases.md", "errors.md"])
+@pytest.mark.parametrize(
+    "name", ["cli.md", "pipeline-document.md", "cdc-cases.md", "errors.md", "export-document.md"]
+)
 def test_a_written_reference_says_what_the_code_says(reference, name):
     """When this fails: `make docs`."""
     page = reference.REFERENCE / name

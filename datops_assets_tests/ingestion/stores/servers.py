@@ -1,9 +1,18 @@
-"""Servers of files for the tests: S3 by moto, SFTP by asyncssh, the web by the standard library. Loopback only."""
+"""Servers of files for the tests.
+
+S3 by moto, Google's by gcp-storage-emulator, Azure's by Azurite from npm,
+SFTP by asyncssh, the web by the standard library. Loopback only.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
+import shutil
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +23,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+
 HOST = "127.0.0.1"
 BUCKET = "landing"
+AZURITE = "azurite@3.35.0"
+# Else its driver asks for the kind of bucket by gRPC, which no emulator speaks.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 @dataclass
@@ -59,6 +74,112 @@ def s3_server() -> Iterator[S3]:
         yield S3(port, client)
     finally:
         server.stop()
+
+
+@dataclass
+class Gcs:
+    """A server of Google Cloud Storage with one empty bucket."""
+
+    port: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"endpoint_url": f"http://{HOST}:{self.port}", "token": "anon", "project": "test"}
+
+    def put(self, name: str, content: bytes) -> None:
+        upload = f"http://{HOST}:{self.port}/upload/storage/v1/b/{BUCKET}/o"
+        done = httpx.post(
+            upload, params={"uploadType": "media", "name": name}, content=content or b"\n", trust_env=False,
+            headers={"Content-Type": "application/octet-stream"},
+        )  # fmt: skip
+        assert done.is_success, done.text
+
+
+@contextmanager
+def gcs_server() -> Iterator[Gcs]:
+    """Start gcp-storage-emulator in a thread."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    server = create_server(HOST, port, in_memory=True, default_bucket=BUCKET)
+    server.start()
+    try:
+        yield Gcs(port)
+    finally:
+        server.stop()
+
+
+@dataclass
+class Azure:
+    """A server of Azure's blobs with one empty container; account and key are Azurite's well-known ones."""
+
+    port: int
+    account: str = "devstoreaccount1"
+    key: str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"connection_string": self.connection_string(self.key)}
+
+    def connection_string(self, key: str) -> str:
+        place = f"http://{HOST}:{self.port}/{self.account}"
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={self.account};AccountKey={key};BlobEndpoint={place};"
+        )
+
+    def put(self, name: str, content: bytes) -> None:
+        self.container.upload_blob(name, content, overwrite=True)
+
+    @property
+    def container(self) -> Any:
+        from azure.storage.blob import BlobServiceClient
+
+        service = BlobServiceClient.from_connection_string(self.connection_string(self.key))
+        return service.get_container_client(BUCKET)
+
+
+@contextmanager
+def azure_server(folder: Path) -> Iterator[Azure]:
+    """Install Azurite from npm into a folder and start it; skips where this machine cannot."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("npm and node are not on this machine; they bring Azurite")
+    install = [
+        npm,
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--prefix",
+        str(folder),
+        AZURITE,
+    ]
+    try:
+        done = subprocess.run(install, capture_output=True, timeout=280)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm's registry does not answer")
+    if done.returncode != 0:
+        pytest.skip(f"npm cannot bring {AZURITE} to this machine")
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    program = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    command = [
+        node, str(program), "--blobHost", HOST, "--blobPort", str(port), "--silent", "--inMemoryPersistence",
+        "--skipApiVersionCheck", "--disableTelemetry",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        azure = Azure(port)
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+                break
+            time.sleep(0.2)
+        azure.container.create_container()
+        yield azure
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 @dataclass

@@ -29,8 +29,12 @@ from datops_assets_tests.ingestion.stores.servers import (
     BUCKET,
     HOST,
     S3,
+    Azure,
+    Gcs,
     Sftp,
     Web,
+    azure_server,
+    gcs_server,
     s3_server,
     sftp_server,
     web_server,
@@ -72,6 +76,41 @@ def web() -> Iterator[Web]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def gcs_running() -> Iterator[Gcs]:
+    with gcs_server() as running:
+        yield running
+
+
+@pytest.fixture
+def gcs(gcs_running: Gcs) -> Iterator[Gcs]:
+    import fsspec
+
+    yield gcs_running
+    files = fsspec.filesystem(
+        "gcs", **gcs_running.options, skip_instance_cache=True, use_listings_cache=False
+    )
+    for found in files.find(BUCKET):
+        files.rm_file(found)
+
+
+@pytest.fixture(scope="module")
+def azure_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    with azure_server(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture
+def azure(azure_running: Azure) -> Iterator[Azure]:
+    yield azure_running
+    for found in list(azure_running.container.list_blobs()):
+        azure_running.container.delete_blob(found.name)
+
+
+BUCKETS = {"s3": "s3", "gcs": "gs", "azure": "abfs"}
+"""Kinds of stores that have buckets, and what their URLs begin with."""
+
+
 class Place:
     """One store, and how to put files there."""
 
@@ -81,10 +120,10 @@ class Place:
 
     @property
     def url(self) -> str:
-        return f"s3://{BUCKET}/shop" if self.kind == "s3" else self._server.url
+        return f"{BUCKETS[self.kind]}://{BUCKET}/shop" if self.kind in BUCKETS else self._server.url
 
     def put(self, name: str, content: bytes) -> None:
-        if self.kind == "s3":
+        if self.kind in BUCKETS:
             self._server.put(f"shop/{name}", content)
         elif self.kind == "sftp":
             path = self._server.folder / name
@@ -94,7 +133,7 @@ class Place:
             self._server.pages[name] = content
 
     def store(self) -> Store:
-        if self.kind == "s3":
+        if self.kind in BUCKETS:
             return RemoteStore(self.url, self._server.options)
         if self.kind == "sftp":
             return RemoteStore(self.url, self._server.options())
@@ -104,7 +143,7 @@ class Place:
         return FileSource(store=self.store())
 
 
-@pytest.fixture(params=["s3", "sftp", "web"])
+@pytest.fixture(params=["s3", "gcs", pytest.param("azure", marks=pytest.mark.slow), "sftp", "web"])
 def place(request: pytest.FixtureRequest) -> Place:
     return Place(request.param, request)
 
@@ -320,16 +359,19 @@ def test_a_bucket_that_is_not_there_is_said(s3: S3) -> None:
         source.list_units(table)
 
 
-@pytest.mark.parametrize("kind", ["sftp", "web"])
+@pytest.mark.parametrize("kind", ["sftp", "web", pytest.param("azure", marks=pytest.mark.slow)])
 def test_wrong_credentials_are_one_sentence(kind: str, request: pytest.FixtureRequest) -> None:
     """Without them."""
     server = request.getfixturevalue(kind)
     if kind == "sftp":
-        store: Store = RemoteStore(server.url, server.options(password="hunter2"))
+        store: RemoteStore | HttpStore = RemoteStore(server.url, server.options(password="hunter2"))
+    elif kind == "azure":
+        wrong = server.connection_string("aHVudGVyMi1odW50ZXIyLWh1bnRlcjI=")
+        store = RemoteStore(f"abfs://{BUCKET}/shop", {"connection_string": wrong})
     else:
         server.password = "right"
         store = HttpStore(server.url, {"token": "hunter2"})
-    table = FileTable(source="s", name="t", root=server.url, pattern="*")
+    table = FileTable(source="s", name="t", root=store.url, pattern="*")
     with pytest.raises(SourceRefusedError, match=r"refuses us \(.*\); check the credentials") as refused:
         FileSource(store=store).list_units(table)
     assert "hunter2" not in str(refused.value)

@@ -49,6 +49,7 @@ class MarkdownKind(DestinationKind[MarkdownFolder, ExportedPage]):
     settings = MarkdownFolder
     table = ExportedPage
     technology = "markdown"
+    arrives = "exactly once"
 
     def open(self, settings: MarkdownFolder, export: str, project_root: Path) -> Destination[Page]:
         """Nothing is opened before something is delivered."""
@@ -61,8 +62,6 @@ class MarkdownKind(DestinationKind[MarkdownFolder, ExportedPage]):
 
 class MarkdownPages(Destination[Page]):
     """Pages in a folder. The same rows again make the same page, so exactly once needs no marker."""
-
-    exactly_once = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
