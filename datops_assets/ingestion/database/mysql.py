@@ -107,7 +107,7 @@ _SESSION = (
 )
 SNAPSHOT = (
     "set session transaction isolation level repeatable read",
-    "start transaction with consistent snapshot, read only",
+    "start transaction with consistent snapshot /*!50605 , read only */",  # MySQL 5.5 knows no such word
 )
 _COLUMNS = """
 select column_name, column_type, data_type, numeric_precision, numeric_scale, is_nullable

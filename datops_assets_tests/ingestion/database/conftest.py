@@ -16,6 +16,7 @@ from datops_assets.ingestion import LoadEntry, Source, TableLoaded, list_loads, 
 from datops_assets.ingestion.database import Address, DatabaseTable, open_database
 from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.ingestion.database import mysql_server
 from datops_assets_tests.ingestion.database.mariadb import PASSWORD, MariaDb, NoMariaDbError, start
 
 _numbers = iter(range(1, 10**9))
@@ -132,3 +133,23 @@ def maria(mariadb: MariaDb) -> Iterator[MariaShop]:
     MariaShop(mariadb.url).execute(f"create database {name} character set utf8mb4")
     yield MariaShop(make_url(mariadb.url).set(database=name).render_as_string(hide_password=False))
     MariaShop(mariadb.url).execute(f"drop database {name}")
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MariaDb]:
+    """A MySQL that this test run started; skipped, saying why, where there can be none."""
+    try:
+        server = mysql_server.start()
+    except mysql_server.NoMySqlError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mysql_shop(mysql: MariaDb) -> Iterator[MariaShop]:
+    """An empty database on it."""
+    name = f"shop_{next(_numbers)}"
+    MariaShop(mysql.url).execute(f"create database {name} character set utf8mb4")
+    yield MariaShop(make_url(mysql.url).set(database=name).render_as_string(hide_password=False))
+    MariaShop(mysql.url).execute(f"drop database {name}")

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import make_url
 
+from datops_assets.errors import SourceRefusedError
 from datops_assets.ingestion import load_table
 from datops_assets.ingestion.database import Address, DatabaseTable, Lookback, open_database
 from datops_assets.ingestion.database.mysql_rows import columns_of, read_rows
@@ -181,3 +183,41 @@ def test_a_row_of_more_than_sixteen_megabytes() -> None:
         [[b"1"], [b"2"]],
         [[values[0]], [values[1]]],
     ]
+
+
+@pytest.mark.slow
+def test_every_type_arrives_as_it_is_from_a_mysql(mysql_shop: MariaShop, warehouse: TestWarehouse) -> None:
+    """By one connection and by two; 5.5 has no fractions of a second, no json and no uuid."""
+    cases = [(kind.partition("(")[0] if "time" in kind else kind, *rest) for kind, *rest in VALUES]
+    cases = [case for case in cases if case[0] not in ("json", "uuid", "datetime", "timestamp", "time")]
+    mysql_shop.execute(
+        "create table orders (id int primary key, "
+        + ", ".join(f"c{n} {kind}" for n, (kind, *_) in enumerate(cases))
+        + ")",
+        *(
+            f"insert into orders values ({number}, " + ", ".join(value for _, value, *_ in cases) + ")"
+            for number in (1, 2, 3)
+        ),
+    )
+    printed = ", ".join(f"c{n}::text" for n in range(len(cases)))
+    for connections in (1, 2):
+        table = replace(ORDERS, name=f"orders{connections}", parallel=connections)
+        assert load(warehouse, mysql_shop.url, table) == [None]
+        rows = warehouse.fetch(f"select {printed} from bronze.shop_orders{connections}")
+        assert rows == [tuple(text for *_, text in cases)] * 3
+        assert load(warehouse, mysql_shop.url, table) == []
+
+
+def test_an_expired_password_waits_for_a_person(maria: MariaShop, warehouse: TestWarehouse) -> None:
+    """One sentence, no secret, and nothing is tried again."""
+    maria.execute("create table orders (id int)", "create user old@'127.0.0.1' identified by 'exp1red-pw'")
+    maria.execute("grant select on *.* to old@'127.0.0.1'", "alter user old@'127.0.0.1' password expire")
+    url = make_url(maria.url).set(username="old", password="exp1red-pw")
+    with open_database(Address.parse(url.render_as_string(hide_password=False))) as source:
+        said = source.check(ORDERS)
+        with pytest.raises(SourceRefusedError):
+            source.list_units(ORDERS)
+    maria.execute("drop user old@'127.0.0.1'")
+    assert not said.ok
+    assert "refuses the user or the password" in said.message
+    assert "exp1red-pw" not in said.message

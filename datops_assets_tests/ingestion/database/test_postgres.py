@@ -370,3 +370,18 @@ def test_an_address_shows_no_secret() -> None:
     address = Address.parse("postgresql://me@shop.example:6543/db", "hunter2")
     assert "hunter2" not in f"{address} {address!r} {address.shown}"
     assert address.shown == "shop.example:6543/db"
+
+
+def test_an_expired_password_waits_for_a_person(shop: Shop) -> None:
+    """As a wrong one: the server does not tell them apart."""
+    shop.execute("create table orders (id int)", "drop role if exists datops_expired")
+    shop.execute("create role datops_expired login password 'exp1red-pw' valid until '2020-01-01'")
+    url = shop.address.url.set(username="datops_expired", password="exp1red-pw")
+    with open_database(Address(url)) as source:
+        said = source.check(shop.table)
+        with pytest.raises(SourceRefusedError):
+            source.list_units(shop.table)
+    shop.execute("drop role datops_expired")
+    assert not said.ok
+    assert "refuses the user or the password" in said.message
+    assert "exp1red-pw" not in said.message

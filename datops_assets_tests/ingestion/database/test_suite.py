@@ -77,6 +77,25 @@ class MariaDbFarSide(SqlFarSide):
         self.secret = self._url.password
 
 
+class MySqlFarSide(MariaDbFarSide):
+    """A MySQL: it makes no rows out of nothing, but copies of those there are."""
+
+    def fill(self, rows: int) -> None:
+        """Double them until there are enough."""
+        self._execute("delete from people")
+        there = min(rows, 1)
+        if there:
+            self._execute("insert into people values (1, 'name 1')")
+        while there < rows:
+            self._execute(
+                "insert into people select id + :there, concat('name ', id + :there) from people"
+                " order by id limit :more",
+                there=there,
+                more=min(there, rows - there),
+            )
+            there = min(2 * there, rows)
+
+
 class SqliteFarSide(SqlFarSide):
     """A file: it has no connection and no password, but it lies."""
 
@@ -154,6 +173,16 @@ class TestMariaDbSuite(SourceSuite):
     def far(self, maria: MariaShop) -> FarSide:
         """Return a MariaDB."""
         return MariaDbFarSide(maria.url)
+
+
+@pytest.mark.slow  # a server that a registry has only as a Maven package, as old as 2011
+class TestMySqlSuite(SourceSuite):
+    """Whole tables."""
+
+    @pytest.fixture
+    def far(self, mysql_shop: MariaShop) -> FarSide:
+        """Return a MySQL."""
+        return MySqlFarSide(mysql_shop.url)
 
 
 class TestSqliteSuite(SourceSuite):
