@@ -40,11 +40,11 @@ def test_the_asset_looks_and_its_check_fails_while_something_critical_is_open(pr
         enter(warehouse.conn, "elsewhere", [Finding("slot", "erp", "critical", "slot erp is lost")])
         checks = checks_of(instance)
         assert not checks["findings"].passed
-        assert "slot erp is lost" in str(checks["findings"].metadata["open"])
-        assert "pg_drop_replication_slot" in str(checks["findings"].metadata["open"])
+        assert "slot erp is lost" in str(checks["findings"].metadata)
+        assert "pg_drop_replication_slot" in str(checks["findings"].metadata)
         assert checks["coverage"].passed, "our own server shows everything"
         enter(warehouse.conn, "elsewhere", [])
-        assert "slot" not in str(checks_of(instance)["findings"].metadata["open"])
+        assert "slot" not in str(checks_of(instance)["findings"].metadata)
 
 
 def test_the_component_is_an_asset_a_job_and_a_schedule_that_runs():

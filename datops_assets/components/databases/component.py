@@ -3,7 +3,6 @@
 Loading it touches nothing but the YAML file.
 """
 
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 from pydantic import Field
 
 from datops_assets.components.databases.document import TeamDatabaseDocument, read_team_database
+from datops_assets.components.databases.shown import as_entries, as_list
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.config.settings import find_project_root, read_settings
 
@@ -91,8 +91,8 @@ def _asset(document: TeamDatabaseDocument) -> dg.AssetsDefinition:
             metadata={
                 "steps": len(done.done),
                 "statements": statements,
-                "kept": _as_list(done.left.kept),
-                "cannot": _as_list(done.left.cannot),
+                "kept": as_list(done.left.kept),
+                "cannot": as_list(done.left.cannot),
             }
         )
 
@@ -118,9 +118,9 @@ def _drift(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
             if found.steps
             else "the server has what is declared",
             metadata={
-                "statements": dg.MetadataValue.md(_as_sql(found.steps)),
-                "kept": _as_list(found.kept),
-                "cannot": _as_list(found.cannot),
+                **as_entries("step", [f"{step.statement};  -- {step.why}" for step in found.steps]),
+                **as_entries("kept", found.kept),
+                **as_entries("cannot", found.cannot),
             },
         )
 
@@ -140,7 +140,9 @@ def _passwords(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
             severity=dg.AssetCheckSeverity.WARN,
             description=f"to be rotated: {names}" if old else "no password is too old",
             metadata={
-                "next": _as_list([f"`datops database rotate {document.name} --login {name}`" for name in old])
+                **as_entries(
+                    "next", [f"datops database rotate {document.name} --login {name}" for name in old]
+                )
             },
         )
 
@@ -168,7 +170,7 @@ def _lints(document: TeamDatabaseDocument) -> dg.AssetChecksDefinition:
             description=f"{len(found)} weak point(s): datops database lint {document.name}"
             if found
             else "no weak point was found",
-            metadata={"weak points": _as_list([f"`{one.where}`: {one.why}" for one in found])},
+            metadata=as_entries("weak point", [f"{one.where}: {one.why} ({one.name})" for one in found]),
         )
 
     return lints
@@ -184,10 +186,6 @@ def aged(document: TeamDatabaseDocument, project_root: Path, now: datetime) -> l
         if secret is not None and (now - secret.made_at).days >= login.rotate_after_days:
             found.append(name)
     return found
-
-
-def _as_list(lines: Sequence[str]) -> dg.MetadataValue[Any]:
-    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines) or "none")
 
 
 def _as_sql(steps: Any) -> str:

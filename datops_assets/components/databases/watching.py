@@ -10,9 +10,10 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 from pydantic import Field
 
 from datops_assets.components.catalogue import open_catalogue
+from datops_assets.components.databases.shown import as_entries, as_list
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.config.settings import read_settings
-from datops_assets.errors import DeclarationError
+from datops_assets.errors import DatopsError, DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.components.databases.document import TeamDatabaseDocument
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 KEY = dg.AssetKey(["databases", "watch"])
 FINDINGS, COVERAGE = "findings", "coverage"
-MOST_SHOWN = 50
 _OPEN = """
 select severity, kind, subject, team, first_seen, summary from datops.findings where resolved_at is null
  order by severity <> 'critical', severity <> 'warning', first_seen desc
@@ -44,6 +44,20 @@ class OpenFinding:
         from datops_assets.databases import KINDS
 
         return KINDS[self.kind].next_step if self.kind in KINDS else ""
+
+    def as_text(self) -> str:
+        """One line."""
+        whose = f" of {self.team}" if self.team else ""
+        since = f"{self.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return f"{self.severity}: {self.summary} ({self.kind}{whose}, since {since}). Next: {self.next_step}"
+
+    def as_markdown(self) -> str:
+        """The same, for a page that shows Markdown."""
+        return (
+            self.as_text()
+            .replace(f"{self.severity}:", f"**{self.severity}:**", 1)
+            .replace("Next:", "*Next:*")
+        )
 
 
 class DatabaseWatch(dg.Component, dg.Model, dg.Resolvable):
@@ -98,10 +112,10 @@ def watch_asset() -> dg.AssetsDefinition:
             metadata={
                 "open findings": len(found),
                 "critical": sum(one.severity == "critical" for one in found),
-                "findings": dg.MetadataValue.md(as_table(found)),
+                "findings": as_list([one.as_markdown() for one in found]),
                 "interventions": len(acts),
-                "what was done": dg.MetadataValue.md(_as_list(acts)),
-                "servers": sorted(looks),
+                "what was done": as_list(acts),
+                "servers": as_list(sorted(looks)),
             }
         )
         yield _findings_check(found)
@@ -110,7 +124,7 @@ def watch_asset() -> dg.AssetsDefinition:
             passed=not skipped,
             severity=dg.AssetCheckSeverity.WARN,
             description=f"{len(skipped)} part(s) could not be looked at" if skipped else "all was looked at",
-            metadata={"not looked at": dg.MetadataValue.md(_as_list(skipped))},
+            metadata=as_entries("not looked at", skipped),
         )
 
     return watch
@@ -124,32 +138,15 @@ def _findings_check(found: list[OpenFinding]) -> dg.AssetCheckResult:
         passed=not critical,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{said}: {critical[0].summary}" if critical else said,
-        metadata={"open": dg.MetadataValue.md(as_table(found))},
+        metadata=as_entries("finding", [one.as_text() for one in found]),
     )
-
-
-def as_table(found: list[OpenFinding]) -> str:
-    """Findings as a Markdown table, the worst first."""
-    if not found:
-        return "none"
-    lines = ["| | kind | what | team | since (UTC) | next |", "| --- | --- | --- | --- | --- | --- |"]
-    for one in found[:MOST_SHOWN]:
-        cells = [one.severity, f"`{one.kind}`", one.summary, one.team, f"{one.since.astimezone(UTC):%m-%d %H:%M}",
-                 one.next_step]  # fmt: skip
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    if len(found) > MOST_SHOWN:
-        lines.append(f"\nand {len(found) - MOST_SHOWN} more: datops database findings")
-    return "\n".join(lines)
-
-
-def _as_list(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines) or "none"
 
 
 def look_at_all(project_root: Path | None = None) -> dict[str, "Look"]:
     """Look once at every server that a document names.
 
-    raises    DeclarationError: a document is wrong; WarehouseError: a server does not let us in
+    raises    DeclarationError: a document is wrong; WarehouseError: a server does not let us in; the
+              others were looked at by then
     """
     from datops_assets.components.declarations import TEAM_DATABASES
     from datops_assets.databases import look
@@ -163,15 +160,20 @@ def look_at_all(project_root: Path | None = None) -> dict[str, "Look"]:
         by_server.setdefault(one.document.server.url if one.document.server else "warehouse", []).append(
             one.document
         )
+    looks: dict[str, Look] = {}
+    refused: list[DatopsError] = []
     with open_catalogue(root) as catalogue:
         if not by_server:
             return {"warehouse": look(lambda name: _warehouse(root, name), catalogue.conn, "warehouse", [])}
-        return {
-            server: look(
-                documents[0].connect(root), catalogue.conn, server, [one.desired() for one in documents]
-            )
-            for server, documents in by_server.items()
-        }
+        for server, documents in by_server.items():
+            try:
+                connect, desired = documents[0].connect(root), [one.desired() for one in documents]
+                looks[server] = look(connect, catalogue.conn, server, desired)
+            except DatopsError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
+    return looks
 
 
 def open_findings(project_root: Path) -> list[OpenFinding]:
