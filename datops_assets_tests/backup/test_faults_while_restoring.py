@@ -73,7 +73,7 @@ def next_is_fine(backed: Backed, taken: Taken, target: Server) -> None:
     assert not list(backed.backup.staging.iterdir())
 
 
-@pytest.mark.parametrize("stage", ["restore.fetched", "restore.loaded"])
+@pytest.mark.parametrize("stage", [pytest.param("restore.fetched", marks=pytest.mark.slow), "restore.loaded"])
 def test_a_restore_killed_at(document: Path, backed: Backed, target: Server, stage: str) -> None:
     """It goes on with what was fetched, and the name is given to a whole database only."""
     datops("run")
@@ -93,7 +93,9 @@ def test_a_restore_killed_at(document: Path, backed: Backed, target: Server, sta
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("how", ["the network cut", "the sessions killed"])
+@pytest.mark.parametrize(
+    "how", ["the network cut", pytest.param("the sessions killed", marks=pytest.mark.slow)]
+)
 def test_while_the_target_is_filled(backed: Backed, target: Server, how: str, share: int) -> None:
     taken = backed.take()
     with wire_to(str(target.parameters["host"]), int(target.parameters["port"])) as wire:
@@ -191,6 +193,7 @@ def test_a_table_whose_type_the_database_lacks_leaves_nothing(backed: Backed, ta
     assert set(read_content(target, 1)) == {"public.kept"}
 
 
+@pytest.mark.slow
 def test_sessions_that_use_the_database_to_be_replaced(backed: Backed, target: Server) -> None:
     taken = backed.take()
     restore(backed, taken, target)
@@ -288,6 +291,7 @@ def test_an_archive_that_holds_what_it_should_not(
     ]
 
 
+@pytest.mark.slow
 def test_rows_lost_between_the_dump_and_its_packing_fail_the_drill(
     backed: Backed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +349,7 @@ def test_a_drill_without_room_blames_no_backup(
     assert datops("list")[0]["drill_passed"] is None
 
 
+@pytest.mark.slow
 def test_a_drill_asks_the_source_for_nothing(
     document: Path, backed: Backed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

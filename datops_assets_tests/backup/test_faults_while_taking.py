@@ -152,6 +152,7 @@ def test_only_the_session_that_hashes_killed(backed: Backed, monkeypatch: pytest
     next_is_fine(backed)
 
 
+@pytest.mark.slow
 def test_only_the_session_that_holds_the_snapshot_killed(
     backed: Backed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +234,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("how", PROGRAMS)
+@pytest.mark.parametrize(
+    "how",
+    [name if name.startswith("leaves") else pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS],
+)
 def test_a_pg_dump_that(backed: Backed, tmp_path: Path, how: str) -> None:
     script, said = PROGRAMS[how]
     version = f'case "$1" in --version) exec "$REAL" --version;; esac\n{script}'
@@ -292,7 +296,12 @@ class _FailingFile(Incoming):
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize(
-    "code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=["no room", "read only", "I/O error"]
+    "code",
+    [
+        pytest.param(errno.ENOSPC, id="no room"),
+        pytest.param(errno.EROFS, id="read only", marks=pytest.mark.slow),
+        pytest.param(errno.EIO, id="I/O error", marks=pytest.mark.slow),
+    ],
 )
 def test_a_destination_with(backed: Backed, tmp_path: Path, code: int, share: int) -> None:
     """Alone it fails the run; beside a good one it is left out, and said."""
@@ -328,6 +337,7 @@ def test_a_disk_that_is_really_full(backed: Backed, tmp_path: Path) -> None:
     next_is_fine(backed)
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_back_an_hour(backed: Backed, document: Path) -> None:
     """What was taken by the wrong clock stays, pushes nothing out, and hides no newer one."""
     document.write_text(document.read_text() + "retention: {last: 1}\n")
