@@ -80,6 +80,7 @@ def test_the_platforms_own_databases_are_backed_up_by_a_word(document: Path, own
     assert datops("drill", "--backup", taken["backup_id"])["findings"] == []
 
 
+@pytest.mark.slow
 def test_physical_backups_are_an_asset_of_their_own_and_come_by_two_schedules(server_document: Path) -> None:
     text = server_document.read_text()
     assert [len(one.keys) for one in backup_definitions(read(server_document)).assets or []] == [1, 1, 1]  # type: ignore[union-attr]

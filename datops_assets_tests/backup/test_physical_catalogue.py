@@ -43,9 +43,12 @@ def test_a_lost_catalogue_of_a_chain_and_its_log_is_rebuilt_from_a_destination(
     ]  # fmt: skip
     assert copied.warehouse.fetch("select file from datops.backup_wal order by file") == before
     assert datops("restore", "--folder", "back", "--apply")["findings"] == []
+    done = datops("drill", "--backup", full)
+    assert (done["findings"], done["rpo_s"] < 3600) == ([], True)
     assert all(row["passed"] for row in datops("verify", "--all"))
 
 
+@pytest.mark.slow
 @pytest.mark.backup_fault
 def test_a_child_whose_parent_stands_nowhere_is_named_and_not_entered(
     log_document: Path, copied: Copied
@@ -60,6 +63,7 @@ def test_a_child_whose_parent_stands_nowhere_is_named_and_not_entered(
     assert (log_document.parent / "kept/whole" / part / "manifest.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.backup_fault
 def test_retention_keeps_the_parents_of_the_one_that_stays(log_document: Path) -> None:
     old = datops("run", "--kind", "full")["backup_id"]
@@ -70,6 +74,7 @@ def test_retention_keeps_the_parents_of_the_one_that_stays(log_document: Path) -
     assert datops("drill", "--backup", parts[-1])["findings"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.backup_fault
 def test_a_chain_that_mixes_servers_is_refused(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     full = copied.take()

@@ -84,6 +84,7 @@ def test_a_drill_sees_content_that_is_not_what_was_backed_up(copied: Copied) -> 
     assert done.findings == ["table public.orders has other content than the backup"]
 
 
+@pytest.mark.slow
 @pytest.mark.backup_fault
 def test_a_parent_damaged_at_the_destination_is_never_combined(copied: Copied, tmp_path: Path) -> None:
     full = copied.take()
@@ -174,6 +175,7 @@ def test_a_disk_without_room_for_a_server_is_said_before_anything_is_fetched(
     assert not (tmp_path / "back.restoring").exists()
 
 
+@pytest.mark.slow
 def test_a_restored_folder_starts_with_its_own_settings_and_has_nothing_of_the_recovery(
     copied: Copied, tmp_path: Path
 ) -> None:

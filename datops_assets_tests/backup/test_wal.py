@@ -328,6 +328,7 @@ def test_a_destination_that_is_gone_holds_the_slot_back(copied: Copied, stream: 
     assert missing_segments(names, 1, start_of(names[0]), start_of(names[-1])) == []
 
 
+@pytest.mark.slow
 def test_retention_lets_go_what_no_backup_needs(log_document: Path, copied: Copied) -> None:
     log_document.write_text(log_document.read_text() + "retention: {last: 1}\n")
     datops("wal", "--once")
@@ -418,6 +419,7 @@ def test_a_segment_that_vanished_between_plan_and_restore_is_named(copied: Copie
         fetch_log(there, stream.destinations[0], "whole", stream.keys, copied.folder / "into")
 
 
+@pytest.mark.slow
 def test_the_log_is_an_asset_and_its_check_sees_a_gap(log_document: Path, copied: Copied) -> None:
     import dagster as dg
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,15 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
-from datops_assets.components.backups.operations import PHYSICAL, chain_of, choose, destinations_of, entries
+from datops_assets.components.backups.operations import (
+    PHYSICAL,
+    chain_of,
+    choose,
+    destinations_of,
+    entries,
+    reach_from,
+)
 from datops_assets.components.catalogue import Catalogue
 from datops_assets.errors import BackupError, DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
-    from datops_assets.backup.destinations import Destination
-    from datops_assets.backup.log_archive import Reach
-    from datops_assets.backup.physical_restore import Chain, FolderPlan, FolderRestored
+    from datops_assets.backup.physical_restore import FolderPlan, FolderRestored
     from datops_assets.backup.recovery import Target
     from datops_assets.backup.wal import LogState, Received
 
@@ -59,7 +63,7 @@ def check_log(document: BackupDocument, catalogue: Catalogue) -> LogChecked:
     else:
         chain = chain_of(document, catalogue, good[-1], None)
         for destination in destinations_of(document, catalogue, None):
-            reach = _reach(document, chain, destination)
+            reach = reach_from(document, chain, destination)
             findings += [f"{destination.name}: {problem}" for problem in reach.problems]
             if reach.missing or not reach.files:
                 what = reach.missing or "what follows the newest physical backup"
@@ -85,7 +89,9 @@ def restore_folder(
     with noted.read_lock(catalogue.conn, entry.backup_id):
         chain = chain_of(document, catalogue, entry, at)
         last = chain[-1].manifest
-        reaches = [(_reach(document, chain, one), one) for one in destinations_of(document, catalogue, at)]
+        reaches = [
+            (reach_from(document, chain, one), one) for one in destinations_of(document, catalogue, at)
+        ]
         reach, destination = max(reaches, key=lambda pair: pair[0].covered)
         if target.is_end and not reach.files:
             wanted, lost = (
@@ -113,24 +119,6 @@ def restore_folder(
             fetch_log=bring,
             pg_bin=catalogue.settings.pg_bin,
         )
-
-
-def _reach(document: BackupDocument, chain: Chain, destination: Destination) -> Reach:
-    """How far the log at a destination goes on from a backup."""
-    from datops_assets.backup.log_archive import list_log, reach_of, read_histories
-    from datops_assets.postgres.lsn import parse_lsn
-
-    last = chain[-1].manifest
-    files = list_log(destination, document.backup)
-    with tempfile.TemporaryDirectory() as scratch:
-        histories = read_histories(files, destination, document.backup, document.keys(), Path(scratch))
-    return reach_of(
-        files,
-        histories,
-        last.timeline or 1,
-        parse_lsn(last.end_lsn or "0/0"),
-        last.facts["cluster"]["segment_bytes"],
-    )
 
 
 def _before(

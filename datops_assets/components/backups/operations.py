@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
     from datops_assets.backup.destinations import Destination
     from datops_assets.backup.drill import Drilled
+    from datops_assets.backup.log_archive import Reach
     from datops_assets.backup.logical import BackupPlan, Taken
     from datops_assets.backup.manifest import Kind, Manifest
-    from datops_assets.backup.physical_restore import Link
+    from datops_assets.backup.physical_restore import Chain, Link
     from datops_assets.backup.restore import Restored, RestorePlan, Wanted
     from datops_assets.backup.server import Server
     from datops_assets.backup.verify import Verified
@@ -254,11 +256,33 @@ def _prove_physical(
     from datops_assets.backup.physical_drill import drill_physical
     from datops_assets.components.backups.document import staging_of
 
+    chain = chain_of(document, catalogue, entry, at)
     lost_s = ((next_finished_at or now) - (entry.snapshot_at or entry.started_at)).total_seconds()
+    if (
+        document.wal is not None
+    ):  # what is written behind the backup is in the log, as far as that goes on from it
+        reaches = [reach_from(document, chain, one) for one in destinations_of(document, catalogue, at)]
+        untils = [one.until for one in reaches if one.until is not None and one.missing is None]
+        lost_s = min([lost_s, *((now - until).total_seconds() for until in untils)])
     return drill_physical(
-        chain_of(document, catalogue, entry, at), document.keys(), staging_of(catalogue.settings), now=now,
+        chain, document.keys(), staging_of(catalogue.settings), now=now,
         rpo_s=lost_s, pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
     )  # fmt: skip
+
+
+def reach_from(document: BackupDocument, chain: Chain, destination: Destination) -> Reach:
+    """How far the log at a destination goes on from a backup."""
+    import tempfile
+
+    from datops_assets.backup.log_archive import list_log, reach_of, read_histories
+    from datops_assets.postgres.lsn import parse_lsn
+
+    last = chain[-1].manifest
+    files = list_log(destination, document.backup)
+    with tempfile.TemporaryDirectory() as scratch:
+        histories = read_histories(files, destination, document.backup, document.keys(), Path(scratch))
+    start = parse_lsn(last.end_lsn or "0/0")
+    return reach_of(files, histories, last.timeline or 1, start, last.facts["cluster"]["segment_bytes"])
 
 
 def chain_of(
