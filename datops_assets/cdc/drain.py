@@ -17,7 +17,7 @@ import psycopg
 from datops_assets.cdc.bronze import add_columns
 from datops_assets.cdc.following import Following, OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
-from datops_assets.cdc.schema import compare, known_tables
+from datops_assets.cdc.schema import compare, files_of, known_tables
 from datops_assets.cdc.snapshot import connect_source, copy_tables, enter_table, follow
 from datops_assets.cdc.source import read_server, read_tables
 from datops_assets.cdc.streams import (
@@ -182,11 +182,29 @@ def renew_tables(
                 add_columns(warehouse, target.mirror, [c for c in now.columns if c.name in new])
                 enter_table(warehouse, entry.stream_id, stream.source, one, now)
             done.columns_added.setdefault(one.name, []).extend(new)
-        elif before.file != now.file:
+        elif before.file != now.file or before.partitions != files_of(now):
             enter_table(warehouse, entry.stream_id, stream.source, one, now)
     if wanted:
         copy_tables(warehouse, parameters, stream, entry, wanted)
         done.copied += [one.name for one in wanted]
+
+
+def require_known(
+    warehouse: psycopg.Connection[Any],
+    source: psycopg.Connection[Any],
+    stream: ChangeStream,
+    entry: StreamEntry,
+) -> None:
+    """Hold that the log tells all of every table since its mirror was made.
+
+    raises      TableChangedError: of one it does not
+    """
+    known = known_tables(warehouse, entry)
+    found = read_tables(source, stream.publication, names_of(stream.tables))
+    for one in stream.tables:
+        before, now = known.get((one.schema, one.table)), found.get((one.schema, one.table))
+        if before is not None and now is not None and compare(before, now)[0] == "changed":
+            raise TableChangedError(one)
 
 
 def _require_same_log(

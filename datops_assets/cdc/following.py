@@ -28,7 +28,7 @@ from datops_assets.cdc.bronze import (
     set_column_aside,
     widen_column,
 )
-from datops_assets.cdc.schema import KnownTable, known_tables
+from datops_assets.cdc.schema import KnownTable, known_tables, rows_came_or_went
 from datops_assets.cdc.snapshot import enter_table, follow
 from datops_assets.cdc.source import SourceColumn, SourceTable, read_tables, warehouse_types
 from datops_assets.cdc.splice import Numbering, Rows
@@ -349,6 +349,7 @@ class Following:
             raise SourceRefusedError(
                 f"{one.label} is no longer in the source; take it out of the stream's `tables:`"
             )
+        self._require_partitions(one, table)
         as_sent = self._as_sent(relation, table)
         if self.binary and not all(column.travels_as_binary for column in as_sent.columns):
             raise OtherFormError
@@ -375,6 +376,11 @@ class Following:
         self._batches[relation.oid] = batch
         self._keys[id(batch)] = tuple(n for n, column in enumerate(as_sent.columns) if column.is_key)
         self._expect(relation.oid, batch)
+
+    def _require_partitions(self, one: StreamedTable, table: SourceTable) -> None:
+        known = self._known.get((one.schema, one.table))
+        if known is not None and rows_came_or_went(known.partitions, table.partitions):
+            raise TableChangedError(one)
 
     def _expect(self, oid: int, batch: Batch) -> None:
         """Know the first bytes of the table's messages that need no look into the row."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from datops_assets.cdc.source import SourceTable
+from datops_assets.cdc.source import Partition, SourceTable
 from datops_assets.cdc.streams import StreamEntry
 
 Verdict = Literal["same", "grown", "changed", "recreated"]
@@ -29,18 +29,42 @@ class KnownTable:
     file: int | None
     copied: str | None
     """The mirror holds all that was committed before this place; None: before the stream's own snapshot."""
+    partitions: Mapping[int, str] | None = None
+    """Where the rows of each table below a partitioned one were kept, by oid; None: nobody looked."""
 
 
 def known_tables(warehouse: psycopg.Connection[Any], entry: StreamEntry) -> dict[tuple[str, str], KnownTable]:
     """What is remembered of a stream's tables, by (schema, name) in the source."""
     return {
-        (schema, name): KnownTable(oid, tuple(columns), file, copied)
-        for schema, name, oid, columns, file, copied in warehouse.execute(
-            "select schema_name, table_name, oid::bigint, columns, file::bigint, copied_lsn::text"
+        (schema, name): KnownTable(oid, tuple(columns), file, copied, _by_oid(partitions))
+        for schema, name, oid, columns, file, copied, partitions in warehouse.execute(
+            "select schema_name, table_name, oid::bigint, columns, file::bigint, copied_lsn::text, partitions"
             " from datops.stream_tables where stream_id = %s",
             (entry.stream_id,),
         )
     }
+
+
+def _by_oid(kept: Mapping[str, str] | None) -> dict[int, str] | None:
+    return None if kept is None else {int(oid): file for oid, file in kept.items()}
+
+
+def files_of(table: SourceTable) -> dict[int, str]:
+    """Where the rows of each table below a partitioned one are kept, by oid."""
+    return {oid: part.file for oid, part in table.partitions.items()}
+
+
+def rows_came_or_went(before: Mapping[int, str] | None, now: Mapping[int, Partition]) -> bool:
+    """Whether a partitioned table got or lost rows of which its log says nothing.
+
+    A partition that is attached brings its rows, one that is detached or dropped takes them along, and a truncate of
+    one alone is not sent where rows come as their root's. One that was written anew (vacuum full) looks the same.
+    """
+    if before is None:
+        return False
+    return any(oid not in now or now[oid].file != file for oid, file in before.items()) or any(
+        oid not in before and not part.came_empty for oid, part in now.items()
+    )
 
 
 def compare(known: KnownTable, now: SourceTable) -> tuple[Verdict, list[str]]:
@@ -54,6 +78,8 @@ def compare(known: KnownTable, now: SourceTable) -> tuple[Verdict, list[str]]:
     columns = {column["name"]: column for column in known.columns}
     names_by_number = {column.get("number"): column["name"] for column in known.columns}
     if {name for name, column in columns.items() if column["key"]} != set(now.key):
+        return "changed", []
+    if rows_came_or_went(known.partitions, now.partitions):
         return "changed", []
     rewritten = known.file is not None and known.file != now.file
     new = []

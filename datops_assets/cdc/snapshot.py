@@ -15,7 +15,8 @@ from psycopg.types.json import Jsonb
 from datops_assets.cdc.bronze import FollowedTable, identifiers, prefix_for, renew_mirror, renew_tables
 from datops_assets.cdc.history import copied_anew, tell_history
 from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
-from datops_assets.cdc.source import SourceTable, read_server, read_tables, unfit
+from datops_assets.cdc.schema import files_of, rows_came_or_went
+from datops_assets.cdc.source import SourceTable, partitions_of, read_server, read_tables, unfit
 from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
@@ -350,9 +351,10 @@ def _copy_table(
     failpoints.hit("table_copied")
     # The copy's lock holds it as it is. Written anew since the slot was made, it looks empty to the slot's snapshot.
     file = source.execute("select coalesce(pg_relation_filenode(%s), 0)::bigint", (table.oid,)).fetchone()
-    if file != (table.file,):
+    if file != (table.file,) or rows_came_or_went(files_of(table), partitions_of(source, table.oid)):
         raise SourceUnreachableError(
-            f"{table.label} was written anew (truncate, alter table, vacuum full) while it was copied; try again"
+            f"{table.label} was written anew while it was copied (truncate, alter table, vacuum full, a partition);"
+            " try again"
         )
     if sent != taken:
         raise SourceRefusedError(f"{table.label}: the source sent {sent} rows, the warehouse took {taken}")
@@ -418,15 +420,16 @@ def enter_table(
     ]  # fmt: skip
     warehouse.execute(
         "insert into datops.stream_tables"
-        " (stream_id, table_id, schema_name, table_name, oid, columns, snapshot_rows, copied_lsn, file)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " (stream_id, table_id, schema_name, table_name, oid, columns, snapshot_rows, copied_lsn, file, partitions)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (stream_id, table_id) do update set schema_name = excluded.schema_name,"
         " table_name = excluded.table_name, oid = excluded.oid, columns = excluded.columns, file = excluded.file,"
+        " partitions = excluded.partitions,"
         " copied_lsn = coalesce(excluded.copied_lsn, datops.stream_tables.copied_lsn),"
         " snapshot_rows = coalesce(excluded.snapshot_rows, datops.stream_tables.snapshot_rows)",
         (
             stream_id, table_id(warehouse, source, one.name), one.schema, one.table, table.oid, Jsonb(columns), rows,
-            copied, table.file,
+            copied, table.file, Jsonb(files_of(table)),
         ),
     )  # fmt: skip
 

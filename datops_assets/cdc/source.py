@@ -24,6 +24,16 @@ class SourceColumn:
 
 
 @dataclass(frozen=True)
+class Partition:
+    """One table below a partitioned one, at any depth."""
+
+    file: str
+    """Where its rows are kept, and by which transaction it became a partition."""
+    came_empty: bool
+    """Whether it was made as a partition, and not attached with the rows that it had."""
+
+
+@dataclass(frozen=True)
 class SourceTable:
     """One table of the source, as it is now."""
 
@@ -47,6 +57,8 @@ class SourceTable:
     """Columns that may have got a value in rows that were there before them."""
     file: int = field(default=0, compare=False)
     """Where the rows are kept; another one when all were written anew. 0 for partitioned tables."""
+    partitions: Mapping[int, Partition] = field(default_factory=dict, compare=False)
+    """All that are below a partitioned table, by oid."""
 
     @property
     def key(self) -> list[str]:
@@ -139,6 +151,15 @@ select n.nspname, c.relname,
   join unnest(%(schemas)s::text[], %(names)s::text[]) as w(s, t) on (w.s, w.t) = (n.nspname, c.relname)
  where c.relkind not in ('r', 'p') or c.relpersistence <> 'p'
 """
+# Attaching writes a table's columns anew in the same command; making it as a partition does not.
+_PARTITIONS: LiteralString = """
+select p.relid::oid::bigint, format('%%s.%%s', coalesce(pg_relation_filenode(p.relid), 0), i.xmin),
+       coalesce(i.xmin = a.xmin and not i.cmin = a.cmin, false)
+  from pg_partition_tree(%(oid)s) p
+  join pg_inherits i on i.inhrelid = p.relid
+  left join pg_attribute a on a.attrelid = p.relid and a.attnum = 1
+ where p.relid <> %(oid)s
+"""
 _CHILDREN: LiteralString = """
 select c.oid::regclass::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
  where i.inhparent = %s and not c.relispartition order by 1
@@ -194,9 +215,16 @@ def read_tables(
             numbers=numbers[table.oid],
             modifiers=modifiers[table.oid],
             filled=frozenset(filled[table.oid]),
+            partitions=partitions_of(conn, table.oid) if table.is_partitioned else {},
         )
         for where, table in found.items()
     }
+
+
+def partitions_of(conn: psycopg.Connection[Any], oid: int) -> dict[int, Partition]:
+    """All tables below a partitioned one."""
+    rows = conn.execute(_PARTITIONS, {"oid": oid}).fetchall()
+    return {part: Partition(file, came_empty) for part, file, came_empty in rows}
 
 
 def unfit(conn: psycopg.Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -10,12 +10,16 @@ from typing import Any
 
 import psycopg
 
-from datops_assets.cdc.drain import Drained, emit, opened, renew_tables, run
+from datops_assets.cdc.drain import Drained, emit, opened, renew_tables, require_known, run
 from datops_assets.cdc.following import Following
 from datops_assets.cdc.streams import ChangeStream
 
 _HEARTBEAT_S = 10.0
 """Silence after which a mark is written into the source's log, so that an idle database's slot moves on."""
+
+
+_LOOK_S = 300.0
+"""Between two looks at the tables themselves: a partition that left says nothing in the log."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,13 @@ def stream_changes(
     promise     as `drain`
     """
     with opened(warehouse, parameters, stream) as (source, entry):
-        teller = _Teller(source, report, report_s, entry.applied or "")
+        teller = _Teller(
+            source,
+            report,
+            report_s,
+            entry.applied or "",
+            lambda: require_known(warehouse, source, stream, entry),
+        )
         renew_tables(warehouse, source, parameters, stream, entry, teller.done)
         run(
             warehouse, source, parameters, stream, teller.done,
@@ -70,8 +80,12 @@ class _Teller:
         report: Callable[[Progress], None],
         every_s: float,
         applied: str,
+        look: Callable[[], None],
     ) -> None:
+        """`look` raises TableChangedError where the log does not tell what became of a table."""
         self.done = Drained(applied=applied)
+        self._look = look
+        self._looked_at = time.monotonic()
         self._source = source
         self._report = report
         self._every_s = every_s
@@ -91,6 +105,9 @@ class _Teller:
             emit(self._source, "heartbeat")
         if now - self._told_at >= self._every_s:
             self.tell()
+        if now - self._looked_at > _LOOK_S:
+            self._looked_at = now
+            self._look()
 
     def tell(self) -> None:
         now, done = time.monotonic(), self.done

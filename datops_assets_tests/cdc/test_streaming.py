@@ -118,6 +118,25 @@ def test_an_idle_database_moves_its_slot(t: Followed, monkeypatch: pytest.Monkey
     t.require_acknowledged()
 
 
+@pytest.mark.cdc_case(30)
+def test_a_running_stream_sees_a_partition_leave(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datops_assets.cdc import streaming as module
+
+    monkeypatch.setattr(module, "_LOOK_S", 0.2)
+    followed.run("create table t (id int primary key) partition by range (id)")
+    followed.run("create table t1 partition of t for values from (0) to (10); insert into t values (1)")
+    followed.follow("t")
+    followed.snapshot()
+    with streaming(followed) as (_, failed):
+        followed.run("alter table t detach partition t1")
+        until(lambda: count(followed) == 0)
+        followed.run("create table t2 partition of t default; insert into t values (2)")
+        until(lambda: count(followed) == 1)
+    assert failed == []
+    followed.drain()
+    followed.require_equal()
+
+
 class Proxy:
     """A loopback door to the source that a test can shut: connections are cut, also at a command of theirs."""
 

@@ -337,3 +337,66 @@ def test_any_level_of_partitions(followed: Followed, name: str) -> None:
     followed.run("update t set id = id + 31 where id < 40; delete from t where id > 150")
     followed.drain()
     followed.require_equal()
+
+
+PARTITIONED = (
+    "create table t (id int primary key, v text) partition by range (id);"
+    "create table t1 partition of t for values from (0) to (10);"
+    "create table t2 partition of t for values from (10) to (20);"
+    "insert into t select n, 'a' from generate_series(0, 19) n"
+)
+
+
+@pytest.mark.cdc_case(30)
+@pytest.mark.parametrize("dml", ["update t set v = 'later' where id = 1", "select 1"])
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "alter table t detach partition t2",
+        "drop table t2",
+        "truncate t2",
+        "truncate t; insert into t values (3, 'new')",
+        "create table t3 (id int primary key, v text); insert into t3 values (25, 'came along');"
+        " alter table t attach partition t3 for values from (20) to (30)",
+        "begin; create table t3 (like t including all); insert into t3 values (25, 'came along');"
+        " alter table t attach partition t3 for values from (20) to (30); commit",
+        "create table m (id int primary key, v text) partition by range (id);"
+        " create table m1 partition of m for values from (20) to (25); insert into m values (21, 'came along');"
+        " alter table t attach partition m for values from (20) to (30)",
+        "alter table t detach partition t2; update t2 set v = 'alone';"
+        " alter table t attach partition t2 for values from (10) to (20)",
+    ],
+)
+def test_rows_that_come_and_go_with_partitions(followed: Followed, ddl: str, dml: str) -> None:
+    """The log says nothing of them: the table is copied anew."""
+    followed.run(PARTITIONED)
+    followed.follow("t")
+    followed.snapshot()
+    followed.run("update t set v = 'before' where id in (2, 12)")
+    for statement in [ddl] if ddl.startswith("begin") else ddl.split(";"):
+        followed.run(statement)
+    followed.run(dml)
+    assert followed.drain().copied == ["t"]
+    followed.require_equal()
+    followed.run("insert into t values (4, 'x') on conflict (id) do update set v = 'y'")
+    assert followed.drain().copied == []
+    followed.require_equal()
+
+
+@pytest.mark.cdc_case(30)
+def test_a_partition_that_is_made_costs_no_copy(followed: Followed) -> None:
+    followed.run(PARTITIONED)
+    followed.follow("t")
+    followed.snapshot()
+    followed.run(
+        "create table t3 partition of t for values from (20) to (30); insert into t values (25, 'c')"
+    )
+    assert followed.drain().copied == []
+    followed.run(
+        "insert into t values (26, 'd'); create table t4 partition of t for values from (30) to (40)"
+    )
+    assert followed.drain().copied == []
+    followed.require_equal()
+    followed.run("truncate t3")
+    assert followed.drain().copied == ["t"]
+    followed.require_equal()
