@@ -17,7 +17,7 @@ import pytest
 from datops_assets.cdc import Progress, drain, lease, stream_changes, take_snapshot
 from datops_assets.cdc.replication import read_fork, replication_connection
 from datops_assets.components.streams import running
-from datops_assets.errors import DatopsError, LockTakenError, SourceUnreachableError
+from datops_assets.errors import DatopsError, LockTakenError, SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 from datops_assets_tests.cdc.test_stream_component import datops, document, erp  # noqa: F401
 
@@ -286,7 +286,53 @@ def test_a_process_tells_the_assets_and_ends_when_told(
         stopped.set()
         thread.join(LIMIT_S)
         event = instance.get_latest_materialization_event(key)
+        check = last_check(instance)
     assert not thread.is_alive()
-    assert event.asset_materialization.metadata["changes"].value == 1
+    metadata = event.asset_materialization.metadata
+    assert metadata["changes"].value == 1
+    assert {"lag_seconds", "lag_bytes", "retained_wal_bytes"} <= metadata.keys()
+    assert check.passed
+    assert check.metadata["wal_status"].value == "reserved"
     assert any("1 change(s) of 1 transaction(s)" in line for line in said), said
     erp.require_equal()
+
+
+def last_check(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    key = dg.AssetCheckKey(dg.AssetKey(["bronze", "erp", "orders"]), "stream")
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    return record.event.dagster_event.event_specific_data
+
+
+@pytest.mark.cdc_case(48)
+def test_a_process_that_must_stop_says_so_at_its_check(erp: Followed, project: Any) -> None:
+    """The slot is dropped behind its back: it ends with the sentence, and its check has it."""
+    loaded = document(project)
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            running.follow_for_ever(loaded, threading.Event(), say=lambda _: None, every_s=0.05, report_s=0.2)
+        except SourceRefusedError as error:
+            failed.append(error)
+
+    with dg.instance_for_test() as instance:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        until(lambda: datops("status")["state"] == "streaming")
+        ends = "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s and active"
+        drops = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s"
+
+        def is_dropped() -> bool:
+            erp.source.execute(ends, (erp.stream.slot,))
+            with suppress(psycopg.errors.ObjectInUse):
+                erp.source.execute(drops, (erp.stream.slot,))
+                return True
+            return False
+
+        until(is_dropped)
+        thread.join(LIMIT_S)
+        check = last_check(instance)
+    assert not thread.is_alive()
+    assert not check.passed
+    assert "datops cdc resync erp" in check.metadata["reason"].value
+    assert str(failed[0]) == check.metadata["reason"].value

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.catalogue import open_catalogue
-from datops_assets.components.streams.component import forget_old_changes, take_first_snapshot
+from datops_assets.components.streams.component import CHECK, forget_old_changes, take_first_snapshot
 from datops_assets.components.streams.document import StreamDocument
 from datops_assets.config.settings import read_settings
-from datops_assets.errors import LockTakenError, RetryableError
+from datops_assets.errors import LockTakenError, RetryableError, TerminalError
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from datops_assets.cdc import Capture, Progress
+    from datops_assets.cdc import Capture, Progress, Standing
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
@@ -38,14 +38,20 @@ def follow_for_ever(
     wait_s = _FIRST_WAIT_S
     engine = document.engine(read_settings().project_root)
 
-    def report(progress: Progress) -> None:
-        nonlocal wait_s
+    health: Mapping[str, str] = {}
+
+    def report(progress: Progress, standing: Standing) -> None:
+        nonlocal wait_s, health
         wait_s = _FIRST_WAIT_S
-        if progress.changes or progress.copied:
+        has_moved = bool(progress.changes or progress.copied)
+        if has_moved:
             say(f"{document.stream}: {engine.said(progress)}, at most {progress.longest_lag_s:.2f} s behind")
-            tell_assets(document, progress, say)
+            tell_assets(document, progress, standing, say)
             with open_catalogue() as catalogue:
                 forget_old_changes(catalogue, document)
+        if has_moved or standing.health != health:
+            health = standing.health
+            tell_check(document, say, is_sound=standing.is_sound, metadata={**health, **standing.figures})
 
     while not stopped.is_set():
         try:
@@ -59,12 +65,15 @@ def follow_for_ever(
             say(f"{error} ({said})")
             stopped.wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        except TerminalError as error:
+            tell_check(document, say, is_sound=False, metadata={"reason": str(error)})
+            raise
 
 
 def _follow_once(
     engine: Capture,
     stopped: threading.Event,
-    report: Callable[[Progress], None],
+    report: Callable[[Progress, Standing], None],
     every_s: float | None,
     report_s: float,
 ) -> None:
@@ -74,11 +83,34 @@ def _follow_once(
         take_first_snapshot(catalogue, engine)
         engine.stream(
             catalogue.conn, catalogue.warehouse.connect,
-            stopping=stopped.is_set, report=report, every_s=every_s, report_s=report_s,
+            stopping=stopped.is_set, every_s=every_s, report_s=report_s,
+            report=lambda progress: report(progress, engine.standing(catalogue.conn)),
         )  # fmt: skip
 
 
-def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str], None]) -> None:
+def tell_check(
+    document: StreamDocument, say: Callable[[str], None], *, is_sound: bool, metadata: Mapping[str, Any]
+) -> None:
+    """Report how the stream stands to its check; a Dagster that does not answer does not stop the stream."""
+    import dagster as dg
+
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(["bronze", document.stream, next(iter(document.tables))]),
+        check_name=CHECK,
+        passed=is_sound,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata=dict(metadata),
+    )
+    try:
+        with _instance() as instance:
+            instance.report_runless_asset_event(evaluation)
+    except Exception as error:  # as in tell_assets
+        say(f"{document.stream}: its check was not told ({type(error).__name__})")
+
+
+def tell_assets(
+    document: StreamDocument, progress: Progress, standing: Standing, say: Callable[[str], None]
+) -> None:
     """Report to each table's assets what arrived; a Dagster that does not answer does not stop the stream."""
     import dagster as dg
 
@@ -88,6 +120,7 @@ def tell_assets(document: StreamDocument, progress: Progress, say: Callable[[str
                 if not progress.tables.get(name) and name not in progress.copied:
                     continue
                 metadata: dict[str, Any] = {
+                    **standing.figures,
                     "applied": progress.applied,
                     "changes": progress.tables.get(name, 0),
                     "changes_per_s": progress.tables.get(name, 0) / max(progress.seconds, 0.001),
