@@ -189,6 +189,7 @@ def test_judging_what_changed_gives_what_judging_all_gives(
     assert (bit_by_bit, total) == (held(followed), whole.rows_total)
 
 
+@pytest.mark.cdc_case(58)
 def test_the_document_judges_by_contract(erp: Followed, project: Path) -> None:
     """Case 58: `schema: quarantine` sets rows with values in unknown columns aside, counted and replayable."""
     file = project / "stream.yaml"

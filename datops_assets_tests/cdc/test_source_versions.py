@@ -1,4 +1,7 @@
-"""Sources of other versions than the warehouse's: the core of the cases again, on the server that each version has."""
+"""Sources of other versions than the warehouse's: the core of the cases again, on servers of each version.
+
+All of it is slow; test_a_source_of_version_16 has a few of these tests for CI.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,10 @@ from datops_assets_tests.cdc.test_types import (  # noqa: F401
 )
 from datops_assets_tests.conftest import TestWarehouse
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(scope="module", params=[16, pytest.param(15, marks=pytest.mark.slow)])
+
+@pytest.fixture(scope="module", params=[16, 15])
 def elder(request: pytest.FixtureRequest) -> Iterator[OwnServer]:
     with own_server(request.param) as server:
         yield server

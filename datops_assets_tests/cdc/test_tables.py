@@ -348,7 +348,9 @@ PARTITIONED = (
 
 
 @pytest.mark.cdc_case(30)
-@pytest.mark.parametrize("dml", ["update t set v = 'later' where id = 1", "select 1"])
+@pytest.mark.parametrize(
+    "dml", ["update t set v = 'later' where id = 1", pytest.param("select 1", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "ddl",
     [
