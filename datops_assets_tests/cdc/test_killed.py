@@ -82,7 +82,7 @@ def worker() -> Iterator[subprocess.Popen[str]]:
 def start(worker: subprocess.Popen[str], followed: Followed, what: str = "drain", failpoint: str = "") -> int:
     """Let a process begin; returns its pid."""
     stream = dataclasses.asdict(followed.stream)
-    stream["tables"] = [list(table.values()) for table in stream["tables"]]
+    stream["tables"] = [[one.name, one.schema, one.table] for one in followed.stream.tables]
     order = {
         "url": followed.warehouse.url, "parameters": followed.parameters, "names": stream, "what": what,
         "failpoint": failpoint,
