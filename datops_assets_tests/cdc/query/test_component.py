@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ from datops_assets.cdc.changed_keys import FollowedMirror
 from datops_assets.cli import _app
 from datops_assets.components.streams.component import stream_definitions
 from datops_assets.components.streams.document import StreamDocument, read_stream
+from datops_assets.components.streams.running import follow_for_ever
 from datops_assets.errors import DeclarationError
 from datops_assets_tests.cdc.query.conftest import Queried
 
+LIMIT_S = 120
 DOCUMENT = """
 stream: erp
 team: sales
@@ -139,3 +144,36 @@ def test_the_log_lets_go_of_what_is_old_as_declared(erp: Queried, project: Path)
     erp.warehouse.conn.execute("update bronze.erp_notes_changes set _seen_at = now() - interval '31 days'")
     assert datops("drain")["changes_let_go"] == {"notes": 1}
     assert erp.mirror(name="notes") == [(1, "b")]
+
+
+def test_a_process_looks_on_and_on_and_tells_the_assets(erp: Queried, project: Path) -> None:
+    said: list[str] = []
+    stopped = threading.Event()
+    loaded = document(project)
+    key = dg.AssetKey(["bronze", "erp", "notes_changes"])
+    with dg.instance_for_test() as instance:
+        thread = threading.Thread(
+            target=lambda: follow_for_ever(loaded, stopped, say=said.append, every_s=0.05), daemon=True
+        )
+        thread.start()
+        try:
+            wait_for(lambda: datops("status").get("looks", 0) > 2)
+            erp.run("update notes set note = 'b'")
+            wait_for(lambda: instance.get_latest_materialization_event(key) is not None)
+        finally:
+            stopped.set()
+            thread.join(LIMIT_S)
+        event = instance.get_latest_materialization_event(key)
+    assert not thread.is_alive()
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["changes"].value == 1
+    assert any("erp: 1 change(s) in" in line for line in said), said
+    assert erp.mirror(name="notes") == [(1, "b")]
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + LIMIT_S
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.05)
