@@ -12,7 +12,7 @@ import psycopg
 from datops_assets.cdc.capture import Capture, Connect, Copied, Moved, Standing
 from datops_assets.cdc.preflight import Finding
 from datops_assets.cdc.query.catalogue import find_entry, known_tables
-from datops_assets.cdc.query.declared import Look, QueriedTable, QueryStream
+from datops_assets.cdc.query.declared import HashingLook, Look, QueriedTable, QueryStream
 from datops_assets.cdc.query.looking import Looked, drain, end_stream, take_snapshot
 from datops_assets.cdc.streaming import Progress
 from datops_assets.errors import SourceRefusedError
@@ -61,15 +61,17 @@ class QueryCapture(Capture):
     ) -> None:
         """Look again and again; says what a look found after each that found something."""
         wait_s = self._every_s if every_s is None else every_s
+        since = time.monotonic()
         while not stopping():
             began = time.monotonic()
             done = self.drain(warehouse, connect)
             report(
                 Progress(
-                    done.changes, 0, dict(done.tables), done.applied, done.seconds, done.seconds,
+                    done.changes, 0, dict(done.tables), done.applied, done.seconds, time.monotonic() - since,
                     dict(done.columns_added), list(done.copied),
                 )
             )  # fmt: skip
+            since = began  # what the next look finds came after this one began
             while not stopping() and (left_s := began + wait_s - time.monotonic()) > 0:
                 time.sleep(min(_GLANCE_S, left_s))
 
@@ -132,7 +134,7 @@ def _judge(one: QueriedTable, look: Look) -> Finding:
     if one.compare == "never":
         mend = f"take `compare: keys` for {one.name} to have them"
         return Finding("warn", one.label, f"{about}; deleted rows are not found", mend)
-    if not look.can_hash or bent:
+    if not isinstance(look, HashingLook) or bent:
         why = (
             f"{', '.join(bent)} has no text both sides print alike" if bent else "no hashes in this database"
         )

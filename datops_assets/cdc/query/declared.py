@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, LiteralString, Protocol
+from typing import Any, Literal, LiteralString, Protocol, runtime_checkable
 
 import psycopg
 from psycopg import sql
@@ -57,11 +57,6 @@ class Look(Protocol):
         ...
 
     @property
-    def can_hash(self) -> bool:
-        """Whether the source computes hashes."""
-        ...
-
-    @property
     def rows_read(self) -> int:
         """Rows that came from the source so far."""
         ...
@@ -70,22 +65,27 @@ class Look(Protocol):
         """The cursor's highest value; None: no row has one."""
         ...
 
-    def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
-        """Hash the rows, or where `columns` is None their keys, in `count` buckets of the key."""
-        ...
-
     def copy_since(self, conn: psycopg.Connection[Any], target: sql.Identifier, watermark: str) -> int:
         """Copy the rows at the watermark or past it, less the lookback, and those without a cursor value."""
         ...
 
-    def copy_rows(
-        self,
-        conn: psycopg.Connection[Any],
-        target: sql.Identifier,
-        key: Sequence[str] = (),
-        buckets: Buckets | None = None,
+    def copy_rows(self, conn: psycopg.Connection[Any], target: sql.Identifier) -> int:
+        """Copy all rows."""
+        ...
+
+
+@runtime_checkable
+class HashingLook(Look, Protocol):
+    """One whose source computes hashes."""
+
+    def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
+        """Hash the rows, or where `columns` is None their keys, in `count` buckets of the key."""
+        ...
+
+    def copy_buckets(
+        self, conn: psycopg.Connection[Any], target: sql.Identifier, key: Sequence[str], buckets: Buckets
     ) -> int:
-        """Copy all rows, or those of some buckets."""
+        """Copy the rows of some buckets."""
         ...
 
 

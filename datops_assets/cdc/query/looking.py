@@ -37,7 +37,7 @@ from datops_assets.cdc.query.compare import (
     mirror_summaries,
     set_session,
 )
-from datops_assets.cdc.query.declared import Look, QueriedTable, QueryStream
+from datops_assets.cdc.query.declared import HashingLook, Look, QueriedTable, QueryStream
 from datops_assets.cdc.query.tables import (
     ComparedTable,
     KeyChangedError,
@@ -225,16 +225,16 @@ class _Comparison:
             return
         names = self._table.names if one.compare == "rows" else None
         printed = [*self._table.key, *(names or [])]
-        if not self._look.can_hash or self._table.texts(printed) is None:
+        if isinstance(self._look, HashingLook) and self._table.texts(printed) is not None:
+            self._of_buckets(self._look, names)
+        else:
             self.of_everything()
-            return
-        self._of_buckets(names)
 
     def of_everything(self) -> None:
         """Read all rows."""
         self._apply(self._look.copy_rows, "everything")
 
-    def _of_buckets(self, names: list[str] | None) -> None:
+    def _of_buckets(self, look: HashingLook, names: list[str] | None) -> None:
         """Hash on both sides, and read the rows of the buckets that differ.
 
         names      the columns that are hashed; None: the key alone
@@ -243,7 +243,7 @@ class _Comparison:
         rows = count_rows(self._warehouse, self._table)
         count = min(_MOST_BUCKETS, 1 << max(rows // _ROWS_IN_BUCKET, 1).bit_length())
         with ThreadPoolExecutor(1) as pool:  # each server hashes while the other one does
-            theirs = pool.submit(self._look.summaries, key, names, count)
+            theirs = pool.submit(look.summaries, key, names, count)
             ours = mirror_summaries(self._warehouse, self._table, names, count)
         numbers = differing(theirs.result(), ours)
         failpoints.hit("compared")
@@ -251,7 +251,7 @@ class _Comparison:
             self.of_everything()
         elif numbers:
             buckets = Buckets(count, tuple(numbers))
-            self._apply(lambda conn, stage: self._look.copy_rows(conn, stage, key, buckets), buckets)
+            self._apply(lambda conn, stage: look.copy_buckets(conn, stage, key, buckets), buckets)
 
     def _apply(self, copy: _Copy, complete: Buckets | Literal["everything", "nothing"]) -> None:
         stage = self._stages.fill(copy)

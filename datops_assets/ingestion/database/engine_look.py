@@ -23,13 +23,13 @@ from datops_assets.ingestion.database.engine import (
     read_batches,
     relation_name,
 )
-from datops_assets.ingestion.database.looks import AS_TEXT, Look, arrow_column, write_batches
+from datops_assets.ingestion.database.looks import AS_TEXT, HashingLook, Look, arrow_column, write_batches
 from datops_assets.ingestion.database.tables import DatabaseTable
 from datops_assets.postgres.row_hash import Buckets, Summaries, hash_of, summary
 
 _BUCKET, _HASH = "datops_bucket", "datops_hash"
 _MOST_ARGUMENTS = 100
-"""A function of SQLite takes 127 at least."""
+"""A function of SQLite takes 127 at least; a row of more columns has no text that is hashed."""
 
 
 class EngineLook(Look):
@@ -50,25 +50,17 @@ class EngineLook(Look):
                 self.close()
                 raise
         self.primary_key = list(constraint["constrained_columns"] or ())
+        printed = AS_TEXT if len(self._taken) <= _MOST_ARGUMENTS else None
         self.columns = [
-            arrow_column(column.name, column.arrow, AS_TEXT if column.is_loose else None)
+            arrow_column(column.name, column.arrow, printed if column.is_loose else None)
             for column in self._taken
         ]
-
-    @property
-    def can_hash(self) -> bool:
-        """Databases have no hash in common."""
-        return False
 
     def highest(self) -> str | None:
         """As Python prints it."""
         assert self._cursor is not None
         with explained(self._address, self.table.where):
             return highest(self._conn, self.table, self._cursor)
-
-    def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
-        """Not asked for."""
-        raise NotImplementedError
 
     def copy_since(self, conn: psycopg.Connection[Any], target: sql.Identifier, watermark: str) -> int:
         """By an index on the cursor, where there is one."""
@@ -77,15 +69,9 @@ class EngineLook(Look):
         lower = looking_back(self._cursor, watermark, self.table)
         return self._copy(conn, target, sa.or_(column >= lower, column.is_(None)))
 
-    def copy_rows(
-        self,
-        conn: psycopg.Connection[Any],
-        target: sql.Identifier,
-        key: Sequence[str] = (),
-        buckets: Buckets | None = None,
-    ) -> int:
+    def copy_rows(self, conn: psycopg.Connection[Any], target: sql.Identifier) -> int:
         """One scan of the table."""
-        return self._copy(conn, target, sa.true() if buckets is None else self._is_in(key, buckets))
+        return self._copy(conn, target, sa.true())
 
     def close(self) -> None:
         """Close the connection; a reading under way ends with it."""
@@ -98,9 +84,6 @@ class EngineLook(Look):
         connection: Any = self._conn.connection.dbapi_connection
         if "REPEATABLE READ" in self._conn.dialect.get_isolation_level_values(connection):
             self._conn.execution_options(isolation_level="REPEATABLE READ")
-
-    def _is_in(self, key: Sequence[str], buckets: Buckets) -> sa.ColumnElement[bool]:
-        raise NotImplementedError
 
     def _copy(
         self, conn: psycopg.Connection[Any], target: sql.Identifier, where: sa.ColumnElement[bool]
@@ -123,13 +106,8 @@ class EngineLook(Look):
         return rows
 
 
-class SqliteLook(EngineLook):
+class SqliteLook(EngineLook, HashingLook):
     """SQLite has no hash of its own; it runs in our process, so functions of ours compute it."""
-
-    @property
-    def can_hash(self) -> bool:
-        """Up to as many columns as a function takes."""
-        return len(self._taken) <= _MOST_ARGUMENTS
 
     def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
         """Hash row by row while SQLite reads them."""
@@ -149,9 +127,13 @@ class SqliteLook(EngineLook):
         connection.create_function(_HASH, -1, _hash, deterministic=True)
         self._conn.exec_driver_sql("begin")  # its driver begins with the first write only
 
-    def _is_in(self, key: Sequence[str], buckets: Buckets) -> sa.ColumnElement[bool]:
+    def copy_buckets(
+        self, conn: psycopg.Connection[Any], target: sql.Identifier, key: Sequence[str], buckets: Buckets
+    ) -> int:
+        """One scan of the table, too."""
         # Written in: SQLite takes 32,766 parameters, and there may be more buckets.
-        return self._bucket(key, buckets.count).in_([sa.literal_column(str(n)) for n in buckets.numbers])
+        numbers: list[sa.ColumnElement[int]] = [sa.literal_column(str(number)) for number in buckets.numbers]
+        return self._copy(conn, target, self._bucket(key, buckets.count).in_(numbers))
 
     def _bucket(self, key: Sequence[str], count: int) -> sa.ColumnElement[int]:
         return _call(_BUCKET, key) % sa.literal_column(str(count))

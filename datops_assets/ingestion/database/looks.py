@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self
 
@@ -54,21 +54,9 @@ class Look(ABC):
         self.rows_read = 0
         """Rows that came from the source so far."""
 
-    @property
-    def can_hash(self) -> bool:
-        """Whether the source computes the hashes of `postgres.row_hash`."""
-        return True
-
     @abstractmethod
     def highest(self) -> str | None:
         """The cursor's highest value as text that `copy_since` takes; None: no row has one."""
-
-    @abstractmethod
-    def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
-        """Hash the rows where they are, in `count` buckets of the key.
-
-        columns    what is hashed of a row; None: its key alone
-        """
 
     @abstractmethod
     def copy_since(self, conn: psycopg.Connection[Any], target: sql.Identifier, watermark: str) -> int:
@@ -79,14 +67,8 @@ class Look(ABC):
         """
 
     @abstractmethod
-    def copy_rows(
-        self,
-        conn: psycopg.Connection[Any],
-        target: sql.Identifier,
-        key: Sequence[str] = (),
-        buckets: Buckets | None = None,
-    ) -> int:
-        """Copy all rows, or those of some buckets of the key; else as `copy_since`."""
+    def copy_rows(self, conn: psycopg.Connection[Any], target: sql.Identifier) -> int:
+        """Copy all rows; else as `copy_since`."""
 
     @abstractmethod
     def close(self) -> None:
@@ -99,6 +81,23 @@ class Look(ABC):
     def __exit__(self, *_: object) -> None:
         """Close, whatever happened."""
         self.close()
+
+
+class HashingLook(Look):
+    """One whose source computes the hashes of `postgres.row_hash`."""
+
+    @abstractmethod
+    def summaries(self, key: Sequence[str], columns: Sequence[str] | None, count: int) -> Summaries:
+        """Hash the rows where they are, in `count` buckets of the key.
+
+        columns    what is hashed of a row; None: its key alone
+        """
+
+    @abstractmethod
+    def copy_buckets(
+        self, conn: psycopg.Connection[Any], target: sql.Identifier, key: Sequence[str], buckets: Buckets
+    ) -> int:
+        """Copy the rows of some buckets of the key; else as `copy_since`."""
 
 
 def arrow_column(name: str, kind: pa.DataType, printed: LiteralString | None) -> LookedColumn:
@@ -181,6 +180,3 @@ def _unfit(why: str) -> SourceRefusedError:
         f"a row holds a value that PostgreSQL cannot keep ({why}), such as a NUL character in a text; take its"
         " column as text by `as_text:`, or leave it out by `exclude:`"
     )
-
-
-ReadBatches = Callable[[], Iterator[pa.RecordBatch]]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from datops_assets.ingestion.database.address import Address
-from datops_assets.ingestion.database.looks import AS_TEXT, Look, arrow_column, write_batches
+from datops_assets.ingestion.database.looks import AS_TEXT, HashingLook, arrow_column, write_batches
 from datops_assets.ingestion.database.mysql import (
     SNAPSHOT,
     MySqlColumn,
@@ -42,7 +42,7 @@ _MICROS: LiteralString = "to_char({}, 'YYYY-MM-DD HH24:MI:SS.US')"
 _MOMENT = "date_format({}, '%Y-%m-%d %H:%i:%s.%f')"
 
 
-class MySqlLook(Look):
+class MySqlLook(HashingLook):
     """Inside one consistent snapshot."""
 
     def __init__(self, address: Address, table: DatabaseTable) -> None:
@@ -97,20 +97,16 @@ class MySqlLook(Look):
         name, lower = quoted(self._cursor.name), looking_back(self._cursor, watermark, self.table)
         return self._copy(conn, target, f"{name} >= {lower} or {name} is null")
 
-    def copy_rows(
-        self,
-        conn: psycopg.Connection[Any],
-        target: sql.Identifier,
-        key: Sequence[str] = (),
-        buckets: Buckets | None = None,
-    ) -> int:
+    def copy_rows(self, conn: psycopg.Connection[Any], target: sql.Identifier) -> int:
         """One scan of the table."""
-        where = "true"
-        if buckets is not None:
-            numbers = ", ".join(map(str, buckets.numbers))
-            bucket = f"cast(conv(left(md5({self._row(key)}), 8), 16, 10) as unsigned) % {buckets.count}"
-            where = f"{bucket} in ({numbers})"
-        return self._copy(conn, target, where)
+        return self._copy(conn, target, "true")
+
+    def copy_buckets(
+        self, conn: psycopg.Connection[Any], target: sql.Identifier, key: Sequence[str], buckets: Buckets
+    ) -> int:
+        """One scan of the table, too."""
+        bucket = f"cast(conv(left(md5({self._row(key)}), 8), 16, 10) as unsigned) % {buckets.count}"
+        return self._copy(conn, target, f"{bucket} in ({', '.join(map(str, buckets.numbers))})")
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,7 +11,7 @@ from psycopg import sql
 from datops_assets.errors import LoadRefusedError
 from datops_assets.ingestion.copy_text import send_copy
 from datops_assets.ingestion.database.address import Address
-from datops_assets.ingestion.database.looks import AS_TEXT, Look, LookedColumn
+from datops_assets.ingestion.database.looks import AS_TEXT, HashingLook, LookedColumn
 from datops_assets.ingestion.database.postgres import (
     SNAPSHOT,
     PostgresSource,
@@ -35,7 +35,7 @@ select a.attname::text
 """
 
 
-class PostgresLook(Look):
+class PostgresLook(HashingLook):
     """Inside one repeatable read transaction."""
 
     def __init__(self, address: Address, table: DatabaseTable) -> None:
@@ -82,15 +82,15 @@ class PostgresLook(Look):
         )
         return self._copy(conn, target, past)
 
-    def copy_rows(
-        self,
-        conn: psycopg.Connection[Any],
-        target: sql.Identifier,
-        key: Sequence[str] = (),
-        buckets: Buckets | None = None,
-    ) -> int:
+    def copy_rows(self, conn: psycopg.Connection[Any], target: sql.Identifier) -> int:
         """One scan of the table."""
-        return self._copy(conn, target, is_in(self._texts(key), buckets) if buckets else sql.SQL("true"))
+        return self._copy(conn, target, sql.SQL("true"))
+
+    def copy_buckets(
+        self, conn: psycopg.Connection[Any], target: sql.Identifier, key: Sequence[str], buckets: Buckets
+    ) -> int:
+        """One scan of the table, too."""
+        return self._copy(conn, target, is_in(self._texts(key), buckets))
 
     def close(self) -> None:
         """Close the connection."""
