@@ -108,6 +108,16 @@ class TeamDatabase:
         """The two roles of a login."""
         return (f"{self.name}_{login.name}_{TURNS[0]}", f"{self.name}_{login.name}_{TURNS[1]}")
 
+    @property
+    def present(self) -> tuple[Login, ...]:
+        """The logins that there shall be."""
+        return tuple(login for login in self.logins if not login.absent)
+
+    @property
+    def absent_roles(self) -> frozenset[str]:
+        """The roles of logins that there shall no longer be."""
+        return frozenset(role for login in self.logins if login.absent for role in self.pair(login))
+
     def roles(self) -> Iterator[str]:
         """Every role there shall be, or shall no longer be."""
         yield from self.groups
