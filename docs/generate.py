@@ -283,10 +283,13 @@ source_systems:
 | `type` | `csv`, `jsonl`, `json`, `parquet` | Format of the files, whatever their ending. |
 | `path` | text | A file, a folder, or a folder and a pattern such as `data/legacy/*.csv`. ${{NAME}} is a variable. |
 
-The table of a file is called like the file up to its first dot: `bronze.legacy_orders`. A folder stands for the
-files in it that end in `.csv` (or whatever `type` says), without its subfolders, and all of them are one table that
-is called like the folder: `bronze.events_events`. Files with different columns are then mixed in it: give each kind
-an entry of its own, or write the full form, which has many tables. `team:` beside `source_systems:` says who answers.
+The table of a file is called like the file up to its first dot: `bronze.legacy_orders`. A folder stands for the files
+in it that end in `.csv` (or whatever `type` says), without its subfolders, and all of them are one table that is
+called like the folder: `bronze.events_events`. Names alone do not tell whether `orders-1.csv` and `orders-2.csv` are
+two days of one table and `orders.csv` and `customers.csv` two tables, and a guess that changes with the next file
+would move rows. So files with different columns are mixed in one table, with every column of any of them: give each
+kind an entry of its own (`path: data/events/orders-*.csv`), or write the full form, which has many tables. `team:`
+beside `source_systems:` says who answers.
 """
 
 

@@ -49,18 +49,12 @@ def require_folder(settings: Settings, loaded: LoadedDocument) -> None:
 
     raises    TerminalError: its folder does not exist
     """
-    from datops_assets.components.sources.files import FilesSource
-    from datops_assets.components.sources.templates import resolve_path
+    from datops_assets.components.sources.files import missing_folder
 
-    if not isinstance(loaded.document.source, FilesSource):
-        return
-    folder = resolve_path(loaded.document.source.path, settings.project_root)
-    if not folder.is_dir():
+    missing = missing_folder(loaded.document, settings.project_root)
+    if missing is not None:
         where = ["source_systems"] if loaded.bare else ["source", "path"]
-        raise TerminalError(
-            f"{loaded.source.file}:{loaded.source.line(where)}: the folder {folder} does not exist; "
-            "make it, or correct the path"
-        )
+        raise TerminalError(f"{loaded.source.file}:{loaded.source.line(where)}: {missing}")
 
 
 def table_of(settings: Settings, table: str, config: Path | None) -> tuple[PipelineDocument, str]:

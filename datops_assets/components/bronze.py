@@ -23,7 +23,7 @@ from datops_assets.components.partitions import (
 )
 from datops_assets.components.sources import declared_table, open_source
 from datops_assets.components.transform_statements import downstream, transform_order
-from datops_assets.errors import RetryableError
+from datops_assets.errors import RetryableError, SourceRefusedError
 from datops_assets.telemetry.printable import one_line
 
 if TYPE_CHECKING:
@@ -126,9 +126,12 @@ def _load(
     name: str,
     days: list[str] | None,
 ) -> "TableLoaded":
+    from datops_assets.components.sources.files import missing_folder
     from datops_assets.ingestion import load_table
 
     root = catalogue.settings.project_root
+    if (missing := missing_folder(document, root)) is not None:
+        raise SourceRefusedError(f"{document.pipeline}: {missing}")
     with open_source(document, root) as source:
         return load_table(
             catalogue.conn,

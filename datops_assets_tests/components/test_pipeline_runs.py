@@ -12,6 +12,7 @@ from datops_assets.components.document import PipelineDocument
 from datops_assets.components.documents import read_documents
 from datops_assets.components.pipeline import pipeline_definitions
 from datops_assets.components.runner import run_pipeline
+from datops_assets.components.sources.files import missing_folder
 
 DOCUMENT = """\
 pipeline: shop
@@ -187,3 +188,20 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> set[tuple[str, str]]:
     """(asset, check) of every evaluation that did not pass."""
     evaluations = result.get_asset_check_evaluations()
     return {(one.asset_key.to_user_string(), one.check_name) for one in evaluations if not one.passed}
+
+
+def test_a_folder_that_is_gone_fails_a_scheduled_run_with_the_sentence_of_the_command(
+    document: PipelineDocument, project: Path
+) -> None:
+    """As a schedule starts it: no command looked first."""
+    (project / "landing").rename(project / "elsewhere")
+    run = run_pipeline(document, project)
+    assert not run.success
+    said = f"shop: the folder {project / 'landing'} does not exist; make it, or correct the path"
+    assert any(said in problem for problem in run.problems)
+
+
+def test_a_place_behind_a_url_is_no_folder_to_look_for(project: Path) -> None:
+    (project / "pipeline.yaml").write_text(DOCUMENT.replace("path: landing", "path: memory://landing"))
+    (loaded,) = read_documents(project / "pipeline.yaml", project)
+    assert missing_folder(loaded.document, project) is None

@@ -314,6 +314,16 @@ def _after_load(source: FilesSource, root: Path | str, project_root: Path) -> Af
     return ingestion.AfterLoad(source.after_load, archive)
 
 
+def missing_folder(document: PipelineDocument, project_root: Path) -> str | None:
+    """Say that the folder of a document's files is not there; None: it is, or it is no folder of this machine."""
+    if not isinstance(document.source, FilesSource):
+        return None
+    folder = _root(document.source, project_root)
+    if isinstance(folder, str) or folder.is_dir():
+        return None
+    return f"the folder {folder} does not exist; make it, or correct the path"
+
+
 def _root(source: FilesSource, project_root: Path) -> Path | str:
     place = fill_in(source.path)
     if _URL.match(place) and not place.startswith("file://"):
