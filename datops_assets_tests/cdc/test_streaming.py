@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -140,9 +141,13 @@ def test_a_running_stream_sees_a_partition_leave(followed: Followed, monkeypatch
 class Proxy:
     """A loopback door to the source that a test can shut: connections are cut, also at a command of theirs."""
 
-    def __init__(self, host: str, port: int, cuts_at: bytes | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, cuts_at: bytes | None = None, delay_s: float | None = None
+    ) -> None:
         self._to = (host, port)
         self._cuts_at = cuts_at
+        self.delay_s = delay_s
+        """How late each piece of 8 KB is handed on; endless: nothing is, and nobody is told."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._ends: list[socket.socket] = []
@@ -159,9 +164,12 @@ class Proxy:
 
     def _pump(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
-            while data := one.recv(65536):
+            while data := one.recv(65536 if self.delay_s is None else 8192):
                 if self._cuts_at is not None and self._cuts_at in data:
                     break
+                if self.delay_s == math.inf:
+                    return
+                time.sleep(self.delay_s or 0)
                 other.sendall(data)
         for end in (one, other):
             with suppress(OSError):
@@ -231,6 +239,54 @@ def test_a_network_cut_at_a_command_allows_another_try(
 def fork_through(parameters: dict[str, Any]) -> int:
     with replication_connection(parameters) as conn:
         return read_fork(conn, 1, 1)
+
+
+@pytest.mark.cdc_case(46)
+def test_a_network_that_is_slow(t: Followed) -> None:
+    """Small pieces, each of them late: the same rows, later."""
+    proxy = Proxy(t.parameters["host"], int(t.parameters["port"]), delay_s=0.005)
+    through = {**t.parameters, "host": "127.0.0.1", "port": proxy.port}
+    try:
+        t.run("insert into t select n, repeat('x', 200) from generate_series(2, 3000) n")
+        with streaming(t, through) as (_, failed):
+            until(lambda: count(t) == 3000)
+            t.run("delete from t where id > 10; update t set v = 'y'")
+            until(lambda: count(t) == 10)
+        assert failed == []
+    finally:
+        proxy.close()
+    t.drain()
+    t.require_equal()
+
+
+@pytest.mark.cdc_case(46)
+def test_a_network_that_swallows_everything(t: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody closes the connection: silence is noticed by itself, as a sentence that allows another try."""
+    from datops_assets.cdc import following, replication
+
+    monkeypatch.setattr(following, "_LONGEST_SILENCE_S", 2.0)
+    monkeypatch.setattr(replication, "_STATUS_EVERY_S", 0.4)  # so often is a sign of life asked for
+    proxy = Proxy(t.parameters["host"], int(t.parameters["port"]))
+    through = {**t.parameters, "host": "127.0.0.1", "port": proxy.port}
+    try:
+        with streaming(t, through) as (_, failed):
+            t.run("insert into t values (2, 'b')")
+            until(lambda: count(t) == 2)
+            time.sleep(2.5)
+            assert failed == []
+            proxy.delay_s = math.inf
+            t.run("insert into t values (3, 'swallowed')")
+            until(lambda: bool(failed))
+        assert "not even a sign of life" in str(failed[0])
+        assert isinstance(failed[0], SourceUnreachableError)
+    finally:
+        proxy.close()
+    query = (
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s and active"
+    )
+    t.source.execute(query, (t.stream.slot,))
+    t.drain()
+    t.require_equal()
 
 
 @pytest.mark.cdc_case(53)
