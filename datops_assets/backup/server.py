@@ -29,6 +29,7 @@ _VARIABLES = {"dbname": "PGDATABASE", "application_name": "PGAPPNAME"}
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 _NOISE = re.compile(r"^(pg_\w+|psql): (warning|detail|hint|last built-in).*", re.IGNORECASE)
 _PROGRESS = re.compile(rb"pg_\w+: (?!error|fatal|warning|detail|hint)")
+_ERROR = re.compile(r"pg_\w+: error: ")
 _NEWEST = 10**6
 
 
@@ -157,6 +158,13 @@ class Server:
 
     def _failed(self, said: str, what: str, code: int) -> Exception:
         lines = [line for line in said.splitlines() if line.strip() and not _NOISE.match(line)]
+        # Several processes of one program write at once: what they say of their progress may run together.
+        lines = [line for line in lines if _ERROR.search(line)] or lines
+        if "max_locks_per_transaction" in said:
+            return BackupError(
+                f"{what}: {self.address} has no room for a lock on each table at once;"
+                " raise its max_locks_per_transaction and restart it"
+            )
         shown = "; ".join(_plain(line) for line in lines[:3]) or f"it ended with {code}"
         lost = (
             "server closed the connection",

@@ -124,7 +124,9 @@ class Kind(Generic[DocumentT]):
         found = [one for one in known if name in (None, self.name_of(one))]
         if len(found) == 1:
             return found[0]
-        names = ", ".join(map(self.name_of, known)) or "none"
+        if not known:
+            raise DeclarationError([f"the project declares no {self.noun}, expected --config FILE"])
+        names = ", ".join(map(self.name_of, known))
         said = f"there is no {self.noun} {name!r}" if name else f"which {self.noun}?"
         raise DeclarationError([f"{said}, expected one of: {names}, or --config FILE"])
 

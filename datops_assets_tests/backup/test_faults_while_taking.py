@@ -22,7 +22,7 @@ import pytest
 from datops_assets.backup.catalogue import running
 from datops_assets.backup.destinations import FolderDestination, Incoming
 from datops_assets.backup.packing import Packer
-from datops_assets.backup.server import fitting_programs
+from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.backup.verify import list_at
 from datops_assets.components.backups import operations
 from datops_assets.components.backups.document import read_backup
@@ -34,6 +34,7 @@ from datops_assets.errors import (
     SourceUnreachableError,
     WarehouseUnreachableError,
 )
+from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.server_errors import server_errors
 from datops_assets_tests.backup.conftest import Backed, datops
 from datops_assets_tests.backup.wire import Wire, wire_to
@@ -490,14 +491,34 @@ def test_a_file_said_to_be_finished_that_is_not(backed: Backed, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_ten_thousand_tables(backed: Backed) -> None:
-    """In bounded time: nothing asks the server once a table but the hash itself."""
-    for start in range(0, 10_000, 500):
-        backed.source.execute(
+def test_ten_thousand_tables(backed: Backed, tmp_path: Path) -> None:
+    """A server that cannot lock them all says so; one that can is backed up, with few artefacts."""
+    _make_tables(backed.source, 10_000)
+    with pytest.raises(BackupError, match="raise its max_locks_per_transaction"):
+        backed.take()
+    nothing_counts(backed)
+    server = EmbeddedServer(tmp_path / "roomy", durable=False)
+    (tmp_path / "roomy").mkdir()
+    (tmp_path / "roomy/own.conf").write_text("max_locks_per_transaction = 400\n")
+    address = server.start()
+    try:
+        parameters = {
+            "host": address.host, "port": address.port, "user": address.user, "password": address.password,
+            "dbname": "postgres",
+        }  # fmt: skip
+        with closing(Server(parameters).connect()) as conn:
+            _make_tables(conn, 10_000)
+        taken = backed.take(server=Server(parameters))
+    finally:
+        server.stop()
+    assert len(taken.manifest.facts["tables"]) == len(taken.manifest.facts["toc"]) == 10_000
+    assert len(taken.manifest.artefacts) < 10
+    assert backed.look(taken).findings == []
+
+
+def _make_tables(conn: psycopg.Connection[Any], many: int) -> None:
+    for start in range(0, many, 500):
+        conn.execute(
             f"do $$ begin for i in {start}..{start + 499} loop"
             " execute format('create table t%s as select %s as a', i, i); end loop; end $$"
         )
-    taken = backed.take()
-    assert len(taken.manifest.facts["tables"]) == 10_004
-    assert len(taken.manifest.artefacts) < 10
-    assert backed.look(taken).findings == []
