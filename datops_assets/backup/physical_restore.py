@@ -32,9 +32,12 @@ from datops_assets.backup.verify import read_from
 from datops_assets.errors import BackupDamagedError, BackupError, BackupRefusedError
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.lsn import parse_lsn
+from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.embedded.postmaster import read_postmaster
 
 _SPARE = 1.1
+_RECOVERING = "recovering"
+"""Stands in a folder that a recovery may have changed."""
 _LONGEST_CHAIN = 1000
 
 
@@ -176,9 +179,10 @@ def restore_folder(
     making = folder.with_name(f"{folder.name}.restoring")
     _forget_recovered(making)
     with prepared(chain, keys, making, seconds, fetch_log, pg_bin) as server:
-        (making / "recovering").touch()
+        (server.base / _RECOVERING).touch()
         with _timed(seconds, "recover"):
             answering = _start(server, chain, target, durable=True)
+            hit("restore.recovering")
             databases = [at.dbname for at in databases_of(answering)]
             findings = _compare_if_at_moment(chain, target, answering)
         said = server.said()
@@ -299,9 +303,12 @@ def _compare_if_at_moment(chain: Chain, target: Target, answering: Server) -> li
 
 
 def _forget_recovered(making: Path) -> None:
-    """What a recovery changed is no longer what was fetched: it is fetched anew."""
-    if (making / "recovering").exists():
-        shutil.rmtree(making)
+    """What a recovery changed is no longer what was fetched: it is fetched anew, and its server ended."""
+    left = EmbeddedServer(making)
+    if (left.base / _RECOVERING).exists():
+        left.stop()
+        for folder in {making, left.base}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch_one(link: Link, keys: Keys, into: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from datops_assets.backup import physical_restore
 from datops_assets.backup.drill import Drilled
 from datops_assets.backup.logical import Taken
+from datops_assets.backup.physical import plan_physical
 from datops_assets.backup.physical_drill import drill_physical
 from datops_assets.backup.physical_restore import (
     check_pages,
@@ -25,9 +27,12 @@ from datops_assets.backup.physical_restore import (
     restore_folder,
 )
 from datops_assets.backup.recovery import RecoveringServer, Target
+from datops_assets.backup.server import Server
 from datops_assets.errors import BackupDamagedError, BackupRefusedError
+from datops_assets.resources.embedded import EmbeddedServer
+from datops_assets.resources.embedded.programs import find_programs, wheel_folders
 from datops_assets_tests.backup.conftest import datops
-from datops_assets_tests.backup.physical_server import Copied
+from datops_assets_tests.backup.physical_server import CONTENT, Copied
 
 
 def drilled(copied: Copied, taken: Taken) -> Drilled:
@@ -73,8 +78,6 @@ def test_a_chain_taken_under_load_is_drilled_and_every_row_is_the_one_of_its_mom
 @pytest.mark.backup_fault
 def test_a_drill_sees_content_that_is_not_what_was_backed_up(copied: Copied) -> None:
     """The planted fault: what was noted at the moment says otherwise."""
-    import dataclasses
-
     taken = copied.take()
     (link,) = read_chain(copied.backup.destinations, "whole", taken.manifest.backup_id, copied.backup.keys)
     tables = link.manifest.facts["tables"] | {"public.orders": [2000, "0"]}
@@ -201,7 +204,7 @@ def test_a_restored_folder_starts_with_its_own_settings_and_has_nothing_of_the_r
 
 @pytest.mark.backup_fault
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["restore.fetched", "restore.recovered"])
+@pytest.mark.parametrize("stage", ["restore.fetched", "restore.recovering", "restore.recovered"])
 def test_a_restore_killed_in_the_middle_leaves_no_folder_and_goes_on(
     server_document: Path, stage: str
 ) -> None:
@@ -213,11 +216,14 @@ def test_a_restore_killed_in_the_middle_leaves_no_folder_and_goes_on(
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    left = EmbeddedServer(server_document.parent / "back.restoring")
+    assert left.status().running == (stage == "restore.recovering")
     back = server_document.parent / "back"
     assert not back.exists()
     assert datops("restore", "--folder", "back", "--apply")["findings"] == []
     assert (back / "PG_VERSION").exists()
     assert not back.with_name("back.restoring").exists()
+    assert not left.status().running
 
 
 def test_a_person_plans_a_restore_drills_and_restores_a_server(server_document: Path) -> None:
@@ -230,3 +236,39 @@ def test_a_person_plans_a_restore_drills_and_restores_a_server(server_document: 
     assert (done["backup_id"], done["findings"]) == (taken, [])
     assert datops("restore", "--folder", "back", "--apply")["findings"] == []
     assert (server_document.parent / "back" / "PG_VERSION").exists()
+
+
+@pytest.mark.slow
+def test_a_server_of_the_older_major_version_is_copied_and_drilled(copied: Copied, tmp_path: Path) -> None:
+    """Without incremental backups, and with programs of its own version for the recovery."""
+    older = [programs for folder in wheel_folders() if (programs := find_programs(folder)).major == 16]
+    if not older:
+        pytest.skip("the wheel has no PostgreSQL 16 here")
+    embedded = EmbeddedServer(tmp_path / "older", pg_bin=older[0].bin, durable=False)
+    at = embedded.start()
+    try:
+        about = {
+            "host": at.host,
+            "port": at.port,
+            "user": at.user,
+            "password": at.password,
+            "dbname": "datops",
+        }
+        backup = dataclasses.replace(copied.backup, server=Server(about))
+        with backup.server.connect() as conn:
+            conn.execute(CONTENT)
+        assert "PostgreSQL 17 or newer" in plan_physical(backup, "incremental").problems[0]
+        taken = copied.take(server=backup.server)
+        done = drilled(copied, taken)
+        assert (done.findings, taken.manifest.server_version // 10000) == ([], 16)
+    finally:
+        embedded.stop()
+
+
+@pytest.mark.backup_fault
+def test_a_backup_of_a_version_without_programs_is_a_finding_of_its_drill(copied: Copied) -> None:
+    taken = copied.take(content=False)
+    (link,) = read_chain(copied.backup.destinations, "whole", taken.manifest.backup_id, copied.backup.keys)
+    chain = [dataclasses.replace(link, manifest=dataclasses.replace(link.manifest, server_version=990001))]
+    done = drill_physical(chain, copied.backup.keys, copied.backup.staging, now=datetime.now(UTC), rpo_s=1.0)
+    assert "no PostgreSQL 99 programs found" in done.findings[0]
