@@ -20,7 +20,7 @@ from datops_assets.postgres.row_hash import Buckets, Summaries, is_in, summaries
 
 _SESSION: LiteralString = """
 set local timezone = 'UTC'; set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres';
-set local extra_float_digits = 1; set local bytea_output = 'hex'
+set local extra_float_digits = 1; set local bytea_output = 'hex'; set local idle_in_transaction_session_timeout = 0
 """
 _GONE: LiteralString = (
     "insert into {log} ({meta}, {names})"
@@ -54,7 +54,7 @@ class Place:
 
 
 def set_session(conn: psycopg.Connection[Any]) -> None:
-    """Let values be printed as the readers' sessions print them, until the transaction ends."""
+    """Until the transaction ends, print values as the readers' sessions do, and let it wait for the source."""
     conn.execute(_SESSION)
 
 
@@ -69,11 +69,8 @@ def mirror_summaries(
 
 
 def count_rows(conn: psycopg.Connection[Any], table: ComparedTable) -> int:
-    """Rows of the mirror, as its statistics have it: near enough to choose a number of buckets."""
-    row = conn.execute(
-        "select greatest(reltuples, 0)::bigint from pg_class where oid = to_regclass(%s)",
-        (table.mirror.as_string(conn),),
-    ).fetchone()
+    """Rows of the mirror. Counted: statistics of a table that just grew would lead to far too few buckets."""
+    row = conn.execute(sql.SQL("select count(*) from {}").format(table.mirror)).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -43,3 +43,69 @@ def test_rows_without_a_cursor_are_compared_where_they_are(postgres: Queried) ->
     ]  # fmt: skip
     assert 0 < done.rows_read["orders"] < 1000
     assert postgres.drain().rows_read == {"orders": 0}
+
+
+def test_a_table_that_just_grew_is_compared_in_as_many_buckets_as_it_needs(postgres: Queried) -> None:
+    postgres.run(ORDERS)
+    postgres.follow()
+    postgres.snapshot()
+    postgres.run("insert into orders select n, 'note' from generate_series(1, 5000) n")
+    assert postgres.drain().changes == 5000
+    postgres.run("delete from orders where id = 77")
+    done = postgres.drain()
+    assert (done.changes, done.rows_read["orders"] < 1000) == (1, True)
+
+
+TYPES = {
+    "boolean": "true",
+    "bigint": "-9223372036854775808",
+    "numeric": "1.10",
+    "numeric(20,4)": "'NaN'",
+    "real": "0.1",
+    "float8": "1e-300",
+    "double precision": "'-Infinity'",
+    "money": "12.5",
+    "char(5)": "'a'",
+    "text": "E'1:x;N\\n\\\\'",
+    "bytea": "'\\x00ff'",
+    "date": "'infinity'",
+    "time": "'24:00'",
+    "timetz": "'12:00+02'",
+    "timestamp": "'4713-01-01 00:00:00 BC'",
+    "timestamptz": "'2024-02-29 12:00:00.000001+05'",
+    "interval": "'1 year -2 days 3:04:05.6'",
+    "json": """'{"b": 1,  "a": 1e400}'""",
+    "jsonb": """'{"b": 1,  "a": 1.10}'""",
+    "uuid": "'123e4567-e89b-12d3-a456-426655440000'",
+    "inet": "'10.0.0.1/8'",
+    "bit(3)": "'101'",
+    "varbit": "'1'",
+    "point": "'(1.5,-0)'",
+    "int4range": "'[1,5)'",
+    "tstzrange": "'[2024-01-01 00:00+01,)'",
+    "int[]": "'[2:3]={1,NULL}'",
+    "text[]": """array['a,b', '"', null, 'NULL']""",
+    "tsvector": "'a b'",
+    "mood": "'sad'",
+    "mood[]": "'{sad,NULL}'",
+    "short": "'x'",
+}
+
+
+def test_values_of_each_type_are_hashed_alike_whatever_the_servers_settings(postgres: Queried) -> None:
+    postgres.run("create type mood as enum ('sad', 'glad'); create domain short as varchar(3)")
+    columns = ", ".join(f"c{n} {type_}" for n, type_ in enumerate(TYPES))
+    postgres.run(f"create table orders (id int primary key, {columns})")
+    postgres.run(f"insert into orders values (1, {', '.join(TYPES.values())}); insert into orders values (2)")
+    (name,) = postgres.read("select current_database()")[0]
+    for setting in ("datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'", "timezone = 'Asia/Tokyo'"):
+        postgres.run(f"alter database {name} set {setting}")
+    postgres.warehouse.conn.execute(
+        "set intervalstyle = 'iso_8601'; set bytea_output = 'escape'; set extra_float_digits = 0;"
+        " set timezone = 'Asia/Tokyo'"
+    )
+    postgres.follow()
+    postgres.snapshot()
+    assert postgres.drain().rows_read == {"orders": 0}
+    postgres.run("update orders set id = 3 where id = 1")
+    assert postgres.drain().changes == 2
