@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     if npm is None or node is None:
         pytest.skip("npm and node are not on this machine; they bring json-server")
     folder = tmp_path_factory.mktemp("json-server")
-    install = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), PACKAGE]
+    install = [
+        npm,
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--prefix",
+        str(folder),
+        PACKAGE,
+    ]
     try:
         done = subprocess.run(install, capture_output=True, text=True, timeout=180)
     except subprocess.TimeoutExpired:
@@ -120,6 +130,48 @@ def test_only_what_is_new(far: RestLab, json_server: JsonServer) -> None:
     assert httpx.post(f"{json_server.url}/orders", json=new, trust_env=False).status_code == 201
     assert far.load().rows_added == 1
     assert far.ids()[-1] == 99
+
+
+READER = """
+import sys
+import psycopg
+from datops_assets.ingestion import load_table, rest
+
+url, api_url = sys.argv[1:]
+table = rest.RestTable(
+    source="shop", name="orders", path="orders", disposition="replace",
+    pagination=rest.PageNumber("_page", size_param="_limit", size=5, total_header="X-Total-Count"),
+    portions=rest.ChunkLimits(pages=2),
+)
+api = rest.Api(url=api_url, allow_private=True, requests_per_s=4)
+with psycopg.connect(url, autocommit=True) as conn, rest.RestSource(api) as source:
+    load_table(conn, source, table, batch="killed")
+"""
+
+
+def test_a_slow_reading_that_is_killed_half_way_is_gone_on_with(far: RestLab) -> None:
+    """kill -9 once four pages of twelve are kept; the next run brings the others, each order once."""
+    kept = "select count(*) from datops.kept_portions"
+    process = subprocess.Popen([sys.executable, "-c", READER, far.warehouse.url, far.declared.url])
+    try:
+        for _ in range(600):
+            if far.warehouse.fetch(kept)[0][0] >= 2:
+                break
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait(10)
+    ((count,),) = far.warehouse.fetch(kept)
+    assert 2 <= count < 6
+    far.connect(requests_per_s=4)
+    far.declare(
+        pagination=rest.PageNumber("_page", size_param="_limit", size=5, total_header="X-Total-Count"),
+        disposition="replace",
+        portions=rest.ChunkLimits(pages=2),
+    )
+    assert far.load().failed == []
+    assert far.ids() == list(range(1, ORDERS + 1))
+    assert far.warehouse.fetch(kept) == [(0,)]
 
 
 def test_one_object(far: RestLab) -> None:
