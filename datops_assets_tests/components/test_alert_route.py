@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
-from datops_assets.components.alert_route import CHECK_KIND, AlertRoute, alert_sensor
+from datops_assets.cli.database import watch
+from datops_assets.components.alert_route import CHECK_KIND, INTERVAL_S, AlertRoute, alert_sensor
 from datops_assets.components.pipeline import pipeline_definitions
+from datops_assets.databases import look
 from datops_assets.databases.findings import Finding, enter
 
 DOCUMENT = """\
@@ -185,6 +189,26 @@ def test_a_drill_that_fails_is_told_as_a_drill(told, instance):
     [message] = told
     assert message["title"] == "critical: drill backups/erp/drill:restored"
     assert message["alerts"][0]["summary"] == "rows of orders differ"
+
+
+def test_an_attack_is_at_the_receiver_within_a_minute(told, instance, warehouse, server):
+    """One look and one tick, each as late as it may be."""
+    ticks = Ticks(instance, kinds=["finding_privilege"])
+    ticks.tick()
+    watch_s = inspect.signature(watch).parameters["interval_s"].default
+    look(lambda name: server.connect(), warehouse.conn, "here", [])
+    with server.connect() as conn:
+        conn.execute("create role mallory superuser")
+        begun = time.monotonic()
+        try:
+            look(lambda name: server.connect(), warehouse.conn, "here", [])
+            ticks.tick()
+        finally:
+            conn.execute("drop role mallory")
+    to_alert_s = time.monotonic() - begun + watch_s + INTERVAL_S
+    print(f"at most {to_alert_s:.0f} s")
+    assert "mallory can do more than before: superuser" in told[0]["text"]
+    assert to_alert_s <= 60
 
 
 def test_a_finding_that_grows_worse_is_told_again(told, instance, warehouse):

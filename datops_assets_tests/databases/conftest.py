@@ -51,7 +51,14 @@ class Teams:
             Login("bi", "reader", connections=3),
         )
         return TeamDatabase(
-            **{"name": name, "database": name, "schemas": ("main",), "logins": logins, **changes}
+            **{
+                "name": name,
+                "database": name,
+                "schemas": ("main",),
+                "logins": logins,
+                "team": team,
+                **changes,
+            }
         )
 
     def apply(self, desired: TeamDatabase, **how: Any) -> Applied:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from dataclasses import dataclass
 
 import pytest
 
+from datops_assets.cli.database import watch
 from datops_assets.components.alert_route import INTERVAL_S as ROUTE_S
 from datops_assets.databases import FileStore
 from datops_assets.postgres.migrations import upgrade
@@ -23,7 +25,7 @@ from datops_assets_tests.databases.scenarios import (
 )
 
 pytestmark = pytest.mark.db_scenario
-WATCH_S = 10
+WATCH_S = inspect.signature(watch).parameters["interval_s"].default
 """Between two looks of `datops database watch`."""
 
 
@@ -135,3 +137,15 @@ def test_no_finding_repeats_a_password_or_a_cell(stage, outcomes):
     assert "user7" not in texts
     assert "guess" not in texts
     assert "a pen" not in texts
+
+
+def test_findings_about_a_team_say_whose_they_are(stage, outcomes):
+    of_team = {
+        kind
+        for (kind,) in stage.catalogue.execute("select kind from datops.findings where team = 'commerce'")
+    }
+    assert {"privilege", "mass_change", "exfiltration", "lock_queue", "break_in", "grant"} <= of_team
+    of_nobody = {
+        kind for (kind,) in stage.catalogue.execute("select kind from datops.findings where team = ''")
+    }
+    assert {"hba", "setting", "slot", "archive"} <= of_nobody
