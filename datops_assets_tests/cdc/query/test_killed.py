@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -107,3 +109,48 @@ def test_two_do_not_look_at_once(orders: Queried) -> None:
         pytest.raises(LockTakenError, match="another process follows erp"),
     ):
         orders.drain()
+
+
+@pytest.mark.slow
+def test_looks_killed_at_random_moments_under_a_write_load_lose_and_double_nothing(orders: Queried) -> None:
+    chance = random.Random(20261124)
+    connect = orders.warehouse.warehouse.connect
+    orders.snapshot()
+    before = {id_: (id_, note, at) for id_, note, at in orders.mirror("id, note, at")}
+    killed = 0
+    for round_ in range(100):
+        for _ in range(chance.randrange(6)):
+            key = chance.randrange(1, 700)
+            orders.run(
+                chance.choice(
+                    [
+                        f"delete from orders where id = {key}",
+                        f"update orders set note = 'round {round_}' where id = {key}",
+                        f"insert into orders values ({key}, 'new', {1000 + round_}) on conflict do nothing",
+                    ]
+                )
+            )
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with (
+                    closing(psycopg.connect(orders.warehouse.url, autocommit=True)) as conn,
+                    lease(conn, "erp"),
+                ):
+                    drain(conn, connect, orders.stream)
+            finally:
+                os._exit(0)
+        time.sleep(chance.random() * 0.3)
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    once_free(orders.drain)
+    require_equal(orders)
+    assert killed > 10
+    for op, *values in orders.log("_op, id, note, at"):
+        row = tuple(values)
+        assert (row[0] in before) == (op != "i")
+        if op == "d":
+            assert before.pop(row[0]) == row
+        else:
+            before[row[0]] = row
+    assert sorted(before.values()) == orders.mirror("id, note, at")

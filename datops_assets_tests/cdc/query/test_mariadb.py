@@ -81,3 +81,15 @@ def test_a_row_that_the_server_cannot_hash_is_read(maria: Queried) -> None:
     maria.snapshot()
     maria.run("update orders set a = repeat('b', 9000000)")
     assert maria.drain().changes == 1
+
+
+def test_a_date_that_is_none_is_followed_as_text(maria: Queried) -> None:
+    maria.run("create table orders (id int primary key, day date, at datetime(3))")
+    maria.run("set sql_mode = ''")
+    maria.run("insert into orders values (1, '0000-00-00', '0000-00-00 00:00:00'), (2, '2024-01-01', now(3))")
+    maria.follow(as_text=("day", "at"))
+    maria.snapshot()
+    assert maria.drain().rows_read == {"orders": 0}
+    maria.run("update orders set day = '0000-00-00' where id = 2")
+    assert maria.drain().changes == 1
+    assert maria.mirror("id, day") == [(1, "0000-00-00"), (2, "0000-00-00")]
