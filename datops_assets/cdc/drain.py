@@ -17,7 +17,7 @@ import psycopg
 from datops_assets.cdc.bronze import add_columns
 from datops_assets.cdc.following import Following, OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
-from datops_assets.cdc.schema import compare, files_of, known_tables
+from datops_assets.cdc.schema import compare, difference, files_of, known_tables
 from datops_assets.cdc.snapshot import connect_source, copy_tables, enter_table, follow
 from datops_assets.cdc.source import read_server, read_tables
 from datops_assets.cdc.streams import (
@@ -49,6 +49,8 @@ class Drained:
     tables: dict[str, int] = field(default_factory=dict)
     """Changes per table of the stream."""
     columns_added: dict[str, list[str]] = field(default_factory=dict)
+    differences: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How the columns of tables that were looked at differ from what they were: see schema.difference."""
     copied: list[str] = field(default_factory=list)
     """Tables that were copied anew, because the log does not tell what became of them, or are new."""
 
@@ -145,6 +147,11 @@ def run(
                 warehouse.execute("rollback")
                 changed = error.table
         if changed is not None:
+            where = (changed.schema, changed.table)
+            was = known_tables(warehouse, entry).get(where)
+            now = read_tables(source, stream.publication, [where]).get(where)
+            if was is not None and now is not None:
+                done.differences[changed.name] = difference(was, now)
             copy_tables(warehouse, parameters, stream, entry, [changed])
             done.copied.append(changed.name)
 
@@ -170,6 +177,8 @@ def renew_tables(
             wanted.append(one)
             continue
         verdict, new = compare(before, now) if now is not None else ("recreated", [])
+        if now is not None and verdict != "recreated" and (found_out := difference(before, now)):
+            done.differences[one.name] = found_out
         if verdict == "recreated":
             reason = f"{one.label} is not the table that was copied: it was dropped or made again"
             _refuse(warehouse, entry, stream, reason)
@@ -182,7 +191,7 @@ def renew_tables(
                 add_columns(warehouse, target.mirror, [c for c in now.columns if c.name in new])
                 enter_table(warehouse, entry.stream_id, stream.source, one, now)
             done.columns_added.setdefault(one.name, []).extend(new)
-        elif before.file != now.file or before.partitions != files_of(now):
+        elif before.file != now.file or before.partitions != files_of(now) or one.name in done.differences:
             enter_table(warehouse, entry.stream_id, stream.source, one, now)
     if wanted:
         copy_tables(warehouse, parameters, stream, entry, wanted)

@@ -67,6 +67,32 @@ def rows_came_or_went(before: Mapping[int, str] | None, now: Mapping[int, Partit
     )
 
 
+def difference(known: KnownTable, now: SourceTable) -> dict[str, Any]:
+    """Say how a table's columns differ from what they were, in the words of a pipeline's; empty where they do not.
+
+    returns    any of appeared, vanished (lists), renamed and retyped (old to new; column to its change), key
+    """
+    before = {column.get("number", column["name"]): column for column in known.columns}
+    found: dict[str, Any] = {"appeared": [], "vanished": [], "renamed": {}, "retyped": {}}
+    seen = set()
+    for column in now.columns:
+        number = now.numbers.get(column.name, column.name)
+        was = before.get(number)
+        seen.add(number)
+        if was is None:
+            found["appeared"].append(column.name)
+            continue
+        if was["name"] != column.name:
+            found["renamed"][was["name"]] = column.name
+        if was["type"] != column.type:
+            found["retyped"][column.name] = f"{was['type']}, now {column.type}"
+    found["vanished"] = [column["name"] for number, column in before.items() if number not in seen]
+    key = [column["name"] for column in known.columns if column["key"]]
+    if sorted(found["renamed"].get(name, name) for name in key) != sorted(now.key):
+        found["key"] = f"{', '.join(key)}, now {', '.join(now.key)}"
+    return {what: names for what, names in found.items() if names}
+
+
 def compare(known: KnownTable, now: SourceTable) -> tuple[Verdict, list[str]]:
     """Say what became of a table, and which columns came that are null in all rows there were.
 

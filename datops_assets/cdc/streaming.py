@@ -35,6 +35,7 @@ class Progress:
     """Between a commit in the source and the one here; by both servers' clocks."""
     columns_added: dict[str, list[str]] = field(default_factory=dict)
     copied: list[str] = field(default_factory=list)
+    differences: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def stream_changes(
@@ -113,10 +114,10 @@ class _Teller:
         now, done = time.monotonic(), self.done
         progress = Progress(
             done.changes, done.transactions, dict(done.tables), done.applied, now - self._told_at, self._lag_s,
-            dict(done.columns_added), list(done.copied),
+            dict(done.columns_added), list(done.copied), dict(done.differences),
         )  # fmt: skip
         done.changes = done.transactions = 0
-        for kept in (done.tables, done.columns_added, done.copied):
+        for kept in (done.tables, done.columns_added, done.differences, done.copied):
             kept.clear()
         self._told_at, self._lag_s = now, 0.0
         self._report(progress)

@@ -106,6 +106,34 @@ def test_the_assets_show_changes_and_lag(erp: Followed, project: Path) -> None:
     erp.require_equal()
 
 
+@pytest.mark.cdc_case(55)
+def test_a_schema_change_is_shown_as_a_difference(erp: Followed, project: Path) -> None:
+    definitions = stream_definitions(document(project))
+    erp.run("alter table orders add column old int")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def shown() -> dict[str, Any]:
+            job = definitions.resolve_job_def("erp_stream")
+            result = job.execute_in_process(instance=instance)
+            events = {e.asset_key.to_user_string(): e for e in result.get_asset_materialization_events()}
+            metadata = events["bronze/erp/orders"].materialization.metadata
+            return {name: metadata[name].value for name in ("columns_changed", "copied") if name in metadata}
+
+        assert shown() == {}
+        erp.run("alter table orders add column paid bool; insert into orders values (2, 'b', null, true)")
+        assert shown() == {"columns_changed": {"appeared": ["paid"]}}
+        erp.run("alter table orders drop column old")
+        assert shown() == {"columns_changed": {"vanished": ["old"]}}
+        erp.run("alter table orders rename note to remark; alter table orders alter paid type text")
+        difference = {"renamed": {"note": "remark"}, "retyped": {"paid": "boolean, now text"}}
+        anew = "anew: the log does not tell what became of its rows"
+        assert shown() == {"columns_changed": difference, "copied": anew}
+        erp.run("alter table orders add column n int default 1; insert into orders values (3, 'c')")
+        assert shown() == {"columns_changed": {"appeared": ["n"]}, "copied": anew}
+        assert shown() == {}
+    erp.require_equal()
+
+
 def test_a_code_location_takes_the_definitions(erp: Followed, project: Path) -> None:
     """Names of jobs and steps are one space there; a job that is made alone does not notice."""
     repository = stream_definitions(document(project)).get_repository_def()

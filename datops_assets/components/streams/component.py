@@ -20,7 +20,7 @@ from datops_assets.config.settings import find_project_root, read_settings
 from datops_assets.errors import DatopsError
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import Capture, Drained, Standing
+    from datops_assets.cdc import Capture, Drained, Progress, Standing
 
 INTERVAL_S = 30
 CHECK = "stream"
@@ -144,8 +144,7 @@ def _results(
     common: dict[str, Any] = {"applied": done.applied, "seconds": done.seconds, **standing.figures}
     for name in document.tables:
         metadata = {**common, "changes": done.tables.get(name, 0), **standing.tables.get(name, {})}
-        if name in done.columns_added:
-            metadata["columns_changed"] = dg.MetadataValue.json({"appeared": done.columns_added[name]})
+        metadata |= schema_changes(done, name)
         yield dg.MaterializeResult(dg.AssetKey(["bronze", document.stream, name]), metadata=metadata)
         of_log = {**metadata, "changes_let_go": gone[name]} if name in gone else metadata
         yield dg.MaterializeResult(
@@ -158,6 +157,20 @@ def _results(
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={**standing.health, **common},
     )
+
+
+def schema_changes(done: "Drained | Progress", name: str) -> dict[str, Any]:
+    """How a table's columns changed, as the asset shows it, and whether the table was copied for that."""
+    shown: dict[str, Any] = {}
+    changed = dict(done.differences.get(name, {}))
+    appeared = [*changed.get("appeared", []), *done.columns_added.get(name, [])]
+    if appeared:
+        changed["appeared"] = list(dict.fromkeys(appeared))
+    if changed:
+        shown["columns_changed"] = dg.MetadataValue.json(changed)
+    if name in done.copied:
+        shown["copied"] = "anew: the log does not tell what became of its rows" if changed else "whole"
+    return shown
 
 
 def _sensor(document: StreamDocument) -> dg.SensorDefinition:

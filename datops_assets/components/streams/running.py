@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datops_assets.components.catalogue import open_catalogue
-from datops_assets.components.streams.component import CHECK, forget_old_changes, take_first_snapshot
+from datops_assets.components.streams.component import (
+    CHECK,
+    forget_old_changes,
+    schema_changes,
+    take_first_snapshot,
+)
 from datops_assets.components.streams.document import StreamDocument
 from datops_assets.config.settings import read_settings
 from datops_assets.errors import LockTakenError, RetryableError, TerminalError
@@ -126,9 +131,7 @@ def tell_assets(
                     "changes_per_s": progress.tables.get(name, 0) / max(progress.seconds, 0.001),
                     "lag_seconds": progress.longest_lag_s,
                 }
-                if name in progress.columns_added:
-                    added = {"appeared": progress.columns_added[name]}
-                    metadata["columns_changed"] = dg.MetadataValue.json(added)
+                metadata |= schema_changes(progress, name)
                 for asset in (name, f"{name}_changes"):
                     key = dg.AssetKey(["bronze", document.stream, asset])
                     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
