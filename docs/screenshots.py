@@ -33,6 +33,12 @@ PICTURES = {
     "sensor-ticks": ("/locations/datops/sensors/shop_files", 900),
 }
 """Page and height of each."""
+OF_A_STREAM = {
+    "stream-lag": ("/assets/bronze/bakery/orders", 1150),
+    "stream-columns": ("/assets/bronze/bakery/orders?view=events", 960),
+    "stream-sensor": ("/locations/datops/sensors/bakery_changes", 900),
+}
+"""Those of the stream of docs/tutorials/cdc.md: `python docs/screenshots.py URL stream`."""
 DRAWN_MS = 8_000
 
 
@@ -42,7 +48,8 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(QUIET))
         page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
-        for number, (name, (path, height)) in enumerate(PICTURES.items()):
+        wanted = OF_A_STREAM if "stream" in sys.argv[2:] else PICTURES
+        for number, (name, (path, height)) in enumerate(wanted.items()):
             page.set_viewport_size({"width": 1400, "height": height})
             page.goto(base + path)
             page.wait_for_timeout(DRAWN_MS)
@@ -50,6 +57,9 @@ def main() -> None:
                 page.get_by_text("Hide navigation").click()
             if name == "sensor-ticks":
                 _open_last_tick(page)
+            if name == "stream-lag":
+                page.get_by_text("Plots").click()
+                page.wait_for_timeout(3_000)
             page.wait_for_timeout(1_000)
             page.screenshot(path=str(IMAGES / f"{name}.png"))
         browser.close()
