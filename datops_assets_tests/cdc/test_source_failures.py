@@ -315,5 +315,5 @@ def test_a_warehouse_that_is_away_for_long(erp: Followed, project: Path) -> None
     erp.drain()
     erp.require_equal()
     assert any("behind" in line for line in said), said
-    assert datops("status")["lag_bytes"] < 100_000
+    assert datops("status")["lag_bytes"] < 1_000_000
     erp.warehouse.conn.close()
