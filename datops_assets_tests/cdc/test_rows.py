@@ -152,7 +152,7 @@ LARGE = {
 
 
 @pytest.mark.cdc_case(17)
-@pytest.mark.parametrize("identity", ["default", "full"])
+@pytest.mark.parametrize("identity", ["default", pytest.param("full", marks=pytest.mark.slow)])
 def test_large_values_of_every_type_in_every_order(followed: Followed, identity: str) -> None:
     """Left out once and twice, before and after they change, of a key that moves, in one batch and across."""
     columns = [f"c{number}" for number in range(len(LARGE))]
@@ -189,11 +189,11 @@ def test_large_values_of_every_type_in_every_order(followed: Followed, identity:
     ("kind", "one", "same"),
     [
         ("numeric", "1.0", "1.00"),
-        ("double precision", "'0'", "'-0'"),
-        ("interval", "'1 day'", "'24 hours'"),
+        pytest.param("double precision", "'0'", "'-0'", marks=pytest.mark.slow),
+        pytest.param("interval", "'1 day'", "'24 hours'", marks=pytest.mark.slow),
         ("jsonb", "'[1.0]'", "'[1.00]'"),
-        ("numeric[]", "'{1.0}'", "'{1.00}'"),
-        ("numrange", "'[1.0,2)'", "'[1.00,2)'"),
+        pytest.param("numeric[]", "'{1.0}'", "'{1.00}'", marks=pytest.mark.slow),
+        pytest.param("numrange", "'[1.0,2)'", "'[1.00,2)'", marks=pytest.mark.slow),
     ],
 )
 def test_a_key_written_another_way(followed: Followed, kind: str, one: str, same: str) -> None:

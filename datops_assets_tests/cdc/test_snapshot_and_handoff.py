@@ -114,10 +114,10 @@ def test_all_tables_are_copied_as_of_one_moment(followed: Followed) -> None:
 @pytest.mark.parametrize(
     ("statement", "ends"),
     [
-        ("vacuum full t", SourceUnreachableError),
+        pytest.param("vacuum full t", SourceUnreachableError, marks=pytest.mark.slow),
         ("alter table t alter n type int using n * 2", SourceUnreachableError),
         ("truncate t", SourceUnreachableError),
-        ("delete from t where id > 100", None),
+        pytest.param("delete from t where id > 100", None, marks=pytest.mark.slow),
         ("insert into t select n, 1 from generate_series(10000, 20000) n", None),
     ],
 )

@@ -58,7 +58,7 @@ def again(followed: Followed, database: Warehouse | None = None) -> Followed:
 
 
 @pytest.mark.cdc_case(46)
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", ["fast", pytest.param("immediate", marks=pytest.mark.slow)])
 def test_a_source_that_restarts(t: Followed, elsewhere: OwnServer, mode: str) -> None:
     """While a stream runs: one sentence, another try, nothing lost."""
     with streaming(t) as (_, failed):
@@ -240,7 +240,7 @@ def test_a_warehouse_whose_disk_is_full(followed: Followed, small_disk: str, dat
 
 
 @pytest.mark.cdc_case(53)
-@pytest.mark.parametrize("sqlstate", ["40P01", "40001", "55P03"])
+@pytest.mark.parametrize("sqlstate", ["40P01", pytest.param("40001", marks=pytest.mark.slow), "55P03"])
 def test_what_crossed_another_transaction_is_tried_again(followed: Followed, sqlstate: str) -> None:
     """A deadlock, a failed serialization, a lock that was waited for: nothing is kept, the next drain has all."""
     begun(followed)

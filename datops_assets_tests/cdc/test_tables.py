@@ -355,9 +355,9 @@ PARTITIONED = (
     "ddl",
     [
         "alter table t detach partition t2",
-        "drop table t2",
+        pytest.param("drop table t2", marks=pytest.mark.slow),
         "truncate t2",
-        "truncate t; insert into t values (3, 'new')",
+        pytest.param("truncate t; insert into t values (3, 'new')", marks=pytest.mark.slow),
         "create table t3 (id int primary key, v text); insert into t3 values (25, 'came along');"
         " alter table t attach partition t3 for values from (20) to (30)",
         "begin; create table t3 (like t including all); insert into t3 values (25, 'came along');"

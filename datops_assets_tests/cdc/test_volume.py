@@ -90,7 +90,7 @@ def test_one_large_transaction(followed: Followed, rows: int) -> None:
 
 
 @pytest.mark.cdc_case(61)
-@pytest.mark.parametrize("last", ["first", "second"])
+@pytest.mark.parametrize("last", ["first", pytest.param("second", marks=pytest.mark.slow)])
 def test_two_large_transactions_interleaved(followed: Followed, last: str) -> None:
     """Row by row beside each other, of two tables, with rollbacks to savepoints; either one commits last."""
     followed.run("create table t (id int primary key, v text); create table u (id int primary key, v text)")
