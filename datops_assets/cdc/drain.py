@@ -17,7 +17,7 @@ import psycopg
 from datops_assets.cdc.bronze import add_columns
 from datops_assets.cdc.following import Following, OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
-from datops_assets.cdc.schema import compare, difference, files_of, known_tables
+from datops_assets.cdc.schema import compare, difference, files_of, freeze_table, known_tables
 from datops_assets.cdc.snapshot import connect_source, copy_tables, enter_table, follow
 from datops_assets.cdc.source import read_server, read_tables
 from datops_assets.cdc.streams import (
@@ -183,7 +183,13 @@ def renew_tables(
             reason = f"{one.label} is not the table that was copied: it was dropped or made again"
             _refuse(warehouse, entry, stream, reason)
         assert now is not None
-        if verdict == "changed":
+        if before.frozen is not None and (before.accepted or not one.frozen):
+            wanted.append(one)
+        elif one.frozen and (before.frozen is not None or one.name in done.differences):
+            freeze_table(
+                warehouse, stream.source, one.name, done.differences.get(one.name, before.frozen or {})
+            )
+        elif verdict == "changed":
             wanted.append(one)
         elif verdict == "grown":
             target = follow(stream.source, one, now)

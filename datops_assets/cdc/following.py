@@ -28,7 +28,13 @@ from datops_assets.cdc.bronze import (
     set_column_aside,
     widen_column,
 )
-from datops_assets.cdc.schema import KnownTable, known_tables, rows_came_or_went
+from datops_assets.cdc.schema import (
+    KnownTable,
+    difference,
+    freeze_table,
+    known_tables,
+    rows_came_or_went,
+)
 from datops_assets.cdc.snapshot import enter_table, follow
 from datops_assets.cdc.source import SourceColumn, SourceTable, read_tables, warehouse_types
 from datops_assets.cdc.splice import Numbering, Rows
@@ -48,6 +54,8 @@ _BATCH_BYTES = 32 << 20
 """Changes after which the next end of a transaction ends the batch."""
 _LARGE_ROW_BYTES = 1 << 16
 """Rows from here on are spliced one by one: at once they would need several times their size."""
+_NEVER = (1 << 64, 0)
+"""Of a table whose mirror waits for a person: its changes are in the log, and no place of the log is after this."""
 _IDLE_S = 0.02
 _REST = 9
 """A process that follows rests this many times as long as the last commit took, at most as long as it was told: so what
@@ -369,9 +377,11 @@ class Following:
             [column.name for column in followed.columns],
         )
         note_columns(self._conn, self._stream.source, one.name, place, self._numbering.seq, names)
-        if self._numbering.current.commit_lsn >= copied:
-            self._follow_mirror(one, followed, table, known)
         since = batch.since if batch is not None else (max(self._entry.applied_lsn, copied), 0)
+        if self._is_frozen(one, as_sent, known):
+            since = _NEVER
+        elif self._numbering.current.commit_lsn >= copied and since != _NEVER:
+            self._follow_mirror(one, followed, table, known)
         batch = Batch(followed, new_rows(followed, self._numbering, binary=self.binary), since)
         self._batches[relation.oid] = batch
         self._keys[id(batch)] = tuple(n for n, column in enumerate(as_sent.columns) if column.is_key)
@@ -379,8 +389,20 @@ class Following:
 
     def _require_partitions(self, one: StreamedTable, table: SourceTable) -> None:
         known = self._known.get((one.schema, one.table))
-        if known is not None and rows_came_or_went(known.partitions, table.partitions):
+        waits = known is not None and one.frozen and known.frozen is not None
+        if known is not None and not waits and rows_came_or_went(known.partitions, table.partitions):
             raise TableChangedError(one)
+
+    def _is_frozen(self, one: StreamedTable, as_sent: SourceTable, known: KnownTable | None) -> bool:
+        """Whether the mirror stays as it is, because a person has not taken these columns; noted when it begins."""
+        if not one.frozen or known is None:
+            return False
+        if known.frozen is not None:
+            return True
+        found = difference(known, as_sent)
+        if found:
+            freeze_table(self._conn, self._stream.source, one.name, found)
+        return bool(found)
 
     def _expect(self, oid: int, batch: Batch) -> None:
         """Know the first bytes of the table's messages that need no look into the row."""

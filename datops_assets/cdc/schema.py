@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from datops_assets.cdc.source import Partition, SourceTable
 from datops_assets.cdc.streams import StreamEntry
+from datops_assets.postgres.tables import table_id
 
 Verdict = Literal["same", "grown", "changed", "recreated"]
 
@@ -31,14 +33,19 @@ class KnownTable:
     """The mirror holds all that was committed before this place; None: before the stream's own snapshot."""
     partitions: Mapping[int, str] | None = None
     """Where the rows of each table below a partitioned one were kept, by oid; None: nobody looked."""
+    frozen: Mapping[str, Any] | None = None
+    """How its columns differ, where `schema: freeze` keeps its mirror from following them."""
+    accepted: bool = False
+    """Whether a person took that difference."""
 
 
 def known_tables(warehouse: psycopg.Connection[Any], entry: StreamEntry) -> dict[tuple[str, str], KnownTable]:
     """What is remembered of a stream's tables, by (schema, name) in the source."""
     return {
-        (schema, name): KnownTable(oid, tuple(columns), file, copied, _by_oid(partitions))
-        for schema, name, oid, columns, file, copied, partitions in warehouse.execute(
-            "select schema_name, table_name, oid::bigint, columns, file::bigint, copied_lsn::text, partitions"
+        (schema, name): KnownTable(oid, tuple(columns), file, copied, _by_oid(partitions), frozen, accepted)
+        for schema, name, oid, columns, file, copied, partitions, frozen, accepted in warehouse.execute(
+            "select schema_name, table_name, oid::bigint, columns, file::bigint, copied_lsn::text, partitions,"
+            " frozen, accepted"
             " from datops.stream_tables where stream_id = %s",
             (entry.stream_id,),
         )
@@ -65,6 +72,40 @@ def rows_came_or_went(before: Mapping[int, str] | None, now: Mapping[int, Partit
     return any(oid not in now or now[oid].file != file for oid, file in before.items()) or any(
         oid not in before and not part.came_empty for oid, part in now.items()
     )
+
+
+def freeze_table(
+    warehouse: psycopg.Connection[Any], source: str, name: str, found: Mapping[str, Any]
+) -> None:
+    """Let a table's mirror wait for a person, in the caller's transaction; its log goes on."""
+    warehouse.execute(
+        "update datops.stream_tables set frozen = %s, accepted = false where table_id = %s",
+        (Jsonb(found), table_id(warehouse, source, name)),
+    )
+
+
+def frozen_tables(warehouse: psycopg.Connection[Any], source: str) -> dict[str, Mapping[str, Any]]:
+    """The tables of a stream whose mirrors wait, each with how its columns differ."""
+    return dict(
+        warehouse.execute(
+            "select t.name, s.frozen from datops.stream_tables s join datops.tables t using (table_id)"
+            " where t.source = %s and s.frozen is not null and not s.accepted order by t.name",
+            (source,),
+        ).fetchall()
+    )
+
+
+def accept_table(warehouse: psycopg.Connection[Any], source: str, name: str) -> Mapping[str, Any] | None:
+    """Take a frozen table's columns as they are now; the next drain copies it anew.
+
+    returns    the difference that was accepted; None: its mirror follows
+    """
+    row = warehouse.execute(
+        "update datops.stream_tables s set accepted = true from datops.tables t where t.table_id = s.table_id"
+        " and t.source = %s and t.name = %s and s.frozen is not null returning s.frozen",
+        (source, name),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def difference(known: KnownTable, now: SourceTable) -> dict[str, Any]:

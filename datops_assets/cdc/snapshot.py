@@ -266,6 +266,10 @@ def copy_tables(
                 renew_mirror(warehouse, target)
                 rows = _copy_from(parameters, warehouse, slot.snapshot, table, target)
                 enter_table(warehouse, entry.stream_id, stream.source, one, table, rows, point)
+                warehouse.execute(
+                    "update datops.stream_tables set frozen = null, accepted = false where table_id = %s",
+                    (table_id(warehouse, stream.source, one.name),),
+                )
             failpoints.hit("table_renewed")
     return point
 

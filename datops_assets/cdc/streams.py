@@ -29,6 +29,9 @@ class StreamedTable:
     rename: tuple[tuple[str, str], ...] = ()
     """Names of columns there, and in silver; the others become snake_case."""
 
+    frozen: bool = False
+    """Whether other columns than those it was copied with stop its mirror, until a person takes them."""
+
     @property
     def label(self) -> str:
         """The name people use for it in the source."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datops_assets.cli.output import Json, say_json, say_rows, say_table
-from datops_assets.cli.selection import Config, TableName, table_of
+from datops_assets.cli.selection import Config, TableName, stream_of, table_of
 from datops_assets.errors import DeclarationError, TerminalError
 
 if TYPE_CHECKING:
@@ -167,6 +167,10 @@ def accept(table: TableName, config: Config = None, as_json: Json = False) -> No
     from datops_assets.components.catalogue import open_catalogue
     from datops_assets.config.settings import read_settings
 
+    stream = stream_of(table, config)
+    if stream is not None:
+        _accept_mirrored(stream.stream, table, as_json)
+        return
     document, name = table_of(read_settings(), table, config)
     with open_catalogue() as catalogue:
         taken = ingestion.accept_columns(catalogue.conn, document.pipeline, name)
@@ -181,3 +185,20 @@ def accept(table: TableName, config: Config = None, as_json: Json = False) -> No
             typer.echo(f"{load.path}: {ingestion.said_difference(load.differences or {})}")
         run = f"datops pipeline run {'--config FILE' if config else document.pipeline}"
         typer.echo(f"accepted; {len(taken)} load(s) come in with the next run: {run}")
+
+
+def _accept_mirrored(stream: str, table: str, as_json: bool) -> None:
+    """The same for a table of a stream, whose mirror waits."""
+    from datops_assets import ingestion
+    from datops_assets.cdc.schema import accept_table
+    from datops_assets.components.catalogue import open_catalogue
+
+    with open_catalogue() as catalogue:
+        taken = accept_table(catalogue.conn, stream, table.partition(".")[2])
+    if as_json:
+        say_json({"table": table, "accepted": taken})
+    elif taken is None:
+        typer.echo(f"{table}: nothing waits because of its columns")
+    else:
+        typer.echo(f"{table}: {ingestion.said_difference(dict(taken))}")
+        typer.echo(f"accepted; the next drain copies it anew: datops cdc drain {stream}")

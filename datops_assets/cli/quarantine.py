@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from datops_assets.cli.output import Json, say_json, say_rows
-from datops_assets.cli.selection import Config, TableName, table_of
+from datops_assets.cli.selection import Config, TableName, stream_of, table_of
 from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def replay(table: TableName, config: Config = None, as_json: Json = False) -> No
     from datops_assets.components.catalogue import open_catalogue
     from datops_assets.config.settings import read_settings
 
-    stream = _stream_of(table, config)
+    stream = stream_of(table, config)
     if stream is not None:
         _replay_mirrored(stream, table, as_json)
         return
@@ -112,20 +111,6 @@ def replay(table: TableName, config: Config = None, as_json: Json = False) -> No
         typer.echo(
             f"{table}: {replayed.rows_released} record(s) moved to silver, {replayed.rows_waiting} still wait"
         )
-
-
-def _stream_of(table: str, config: Path | None) -> StreamDocument | None:
-    """The stream that a table is of; None where it is no stream's."""
-    from datops_assets.components.declarations import STREAMS
-    from datops_assets.config.settings import read_settings
-
-    if config is not None and not STREAMS.is_meant_by(config):
-        return None
-    known, _ = STREAMS.read_all(read_settings().project_root, [config] if config else [])
-    source, _, name = table.partition(".")
-    return next(
-        (one.document for one in known if one.document.stream == source and name in one.document.tables), None
-    )
 
 
 def _replay_mirrored(document: StreamDocument, table: str, as_json: bool) -> None:

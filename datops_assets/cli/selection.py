@@ -12,6 +12,7 @@ from datops_assets.errors import DeclarationError, TerminalError
 if TYPE_CHECKING:
     from datops_assets.components.document import PipelineDocument
     from datops_assets.components.documents import LoadedDocument
+    from datops_assets.components.streams.document import StreamDocument
     from datops_assets.config.settings import Settings
 
 Config = Annotated[
@@ -70,3 +71,17 @@ def table_of(settings: Settings, table: str, config: Path | None) -> tuple[Pipel
         known = ", ".join(f"{source}.{other}" for other in document.tables)
         raise DeclarationError([f"there is no table {table!r}, expected one of: {known}"])
     return document, name
+
+
+def stream_of(table: str, config: Path | None) -> StreamDocument | None:
+    """The stream that a table is of; None where it is no stream's."""
+    from datops_assets.components.declarations import STREAMS
+    from datops_assets.config.settings import read_settings
+
+    if config is not None and not STREAMS.is_meant_by(config):
+        return None
+    known, _ = STREAMS.read_all(read_settings().project_root, [config] if config else [])
+    source, _, name = table.partition(".")
+    return next(
+        (one.document for one in known if one.document.stream == source and name in one.document.tables), None
+    )

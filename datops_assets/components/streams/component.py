@@ -4,7 +4,7 @@ One step takes the snapshot where there is none and drains the log to where it w
 Loading it touches nothing but the YAML file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import dagster as dg  # annotations stay evaluated here: Dagster reads those of 
 from pydantic import Field
 
 from datops_assets.components.automation import TO_SILVER
+from datops_assets.components.bronze import SCHEMA_CHECK
 from datops_assets.components.catalogue import Catalogue, open_catalogue
 from datops_assets.components.failures import failing_as_dagster
 from datops_assets.components.streams.document import StreamDocument, read_stream
@@ -90,6 +91,16 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
         )
     ]
 
+    checks += [
+        dg.AssetCheckSpec(
+            SCHEMA_CHECK,
+            asset=dg.AssetKey(["bronze", document.stream, name]),
+            description="The source's columns are those that the mirror has, or a person took others.",
+        )
+        for name, table in document.tables.items()
+        if table.schema_policy == "freeze"
+    ]
+
     @dg.multi_asset(
         name=f"bronze__{document.stream}",
         specs=_specs(document),
@@ -101,12 +112,16 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
     def follow(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        from datops_assets.cdc.schema import frozen_tables
+
         with failing_as_dagster(), open_catalogue() as catalogue:
             engine = document.engine(catalogue.settings.project_root)
             done, standing = follow_once(catalogue, engine)
             gone = forget_old_changes(catalogue, document)
+            frozen = frozen_tables(catalogue.conn, document.stream)
         context.log.info(engine.said(done))
         yield from _results(document, done, standing, gone)
+        yield from _schema_checks(document, frozen)
 
     return follow
 
@@ -157,6 +172,31 @@ def _results(
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={**standing.health, **common},
     )
+
+
+def _schema_checks(
+    document: StreamDocument, frozen: Mapping[str, Mapping[str, Any]]
+) -> Iterator[dg.AssetCheckResult]:
+    """What each table that keeps its columns says: whether its mirror waits for a person, and why."""
+    from datops_assets.ingestion import said_difference
+
+    for name, table in document.tables.items():
+        if table.schema_policy != "freeze":
+            continue
+        found = frozen.get(name)
+        label = f"{document.stream}.{name}"
+        yield dg.AssetCheckResult(
+            check_name=SCHEMA_CHECK,
+            asset_key=dg.AssetKey(["bronze", document.stream, name]),
+            passed=found is None,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description="the columns are those of the mirror"
+            if found is None
+            else f"its columns are not those of {label}, which `schema: freeze` keeps ({said_difference(dict(found))});"
+            f" its mirror stands still, its log goes on. To take them: datops contract accept {label}, and the next"
+            " drain copies the table anew; or let it follow: `schema: evolve`",
+            metadata={} if found is None else {"columns_changed": dg.MetadataValue.json(dict(found))},
+        )
 
 
 def schema_changes(done: "Drained | Progress", name: str) -> dict[str, Any]:

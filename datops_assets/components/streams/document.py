@@ -84,8 +84,6 @@ class StreamTable(JudgedTable):
             raise ValueError("silver: view shows the mirror as it is, expected it or a `contract:`")
         if self.contract is not None and not self.contract.key:
             raise ValueError("contract: it has no key, expected `key: [...]`, the source's")
-        if self.schema_policy == "freeze":
-            raise ValueError("schema: freeze is of deliveries, expected evolve or quarantine")
         for rule in self.contract.rules if self.contract else ():
             if isinstance(rule, VolumeRule) or (isinstance(rule, RowCountRule) and rule.of == "load"):
                 raise ValueError(
@@ -140,6 +138,10 @@ class StreamDocument(Part):
                 raise ValueError(
                     f"tables.{kept[0]}.history is told from a source's log, expected `capture: log`,"
                     " for looking now and then misses versions"
+                )
+            if frozen := [name for name, table in self.tables.items() if table.schema_policy == "freeze"]:
+                raise ValueError(
+                    f"tables.{frozen[0]}.schema: freeze is of `capture: log`, expected evolve or quarantine"
                 )
             return self
         if not self.source.url.startswith(("postgresql://", "postgres://", "${")):
@@ -205,7 +207,13 @@ class StreamDocument(Part):
             self.slot or f"datops_{self.stream}",
             self.publication or f"datops_{self.stream}",
             tuple(
-                StreamedTable(name, *self._where(name), table.history, tuple(sorted(table.rename.items())))
+                StreamedTable(
+                    name,
+                    *self._where(name),
+                    table.history,
+                    tuple(sorted(table.rename.items())),
+                    table.schema_policy == "freeze",
+                )
                 for name, table in self.tables.items()
             ),
         )
