@@ -76,6 +76,7 @@ def test_a_chain_taken_under_load_is_drilled_and_every_row_is_the_one_of_its_mom
 
 
 @pytest.mark.backup_fault
+@pytest.mark.slow
 def test_a_drill_sees_content_that_is_not_what_was_backed_up(copied: Copied) -> None:
     """The planted fault: what was noted at the moment says otherwise."""
     taken = copied.take()
@@ -226,6 +227,7 @@ def test_a_restore_killed_in_the_middle_leaves_no_folder_and_goes_on(
     assert not left.status().running
 
 
+@pytest.mark.slow
 def test_a_person_plans_a_restore_drills_and_restores_a_server(server_document: Path) -> None:
     assert "no good physical backup" in str(datops("restore", "--folder", "back", expect=1))
     taken = datops("run", "--kind", "full")["backup_id"]
