@@ -121,10 +121,12 @@ returning load_id
 
 
 def known_entries(conn: psycopg.Connection[Any], table_id: int) -> dict[str, list[LoadEntry]]:
-    """Return per path, oldest first: what is live, and the last entry that says anything; without its columns."""
+    """Return per path, oldest first, without its columns: what is live, the last entry that says anything, and the
+    last that was taken: where a file that could not be read came and went again, the last says nothing of it."""
     where = (
-        "l.table_id = %s and (l.state in ('loaded', 'staged') or l.load_id = ("
-        " select max(o.load_id) from datops.loads o where o.table_id = l.table_id and o.path = l.path"
+        "l.table_id = %s and (l.state in ('loaded', 'staged') or l.load_id in ("
+        " select unnest(array[max(o.load_id), max(o.load_id) filter (where o.state in ('superseded', 'undone'))])"
+        " from datops.loads o where o.table_id = l.table_id and o.path = l.path"
         " and o.state not in ('loading', 'interrupted') and not o.reload_requested))"
     )
     entries: dict[str, list[LoadEntry]] = {}

@@ -21,7 +21,7 @@ class PlannedLoad:
     """compare: loaded before and touched since; its hash decides."""
     reason: str
     known: tuple[LoadEntry, ...] = ()
-    """Entries of the same path: live ones, and the last one."""
+    """Entries of the same path: live ones, the last one, and the last that was taken."""
 
     @property
     def path(self) -> str:

@@ -325,6 +325,11 @@ MENDED = [("remove", 1), ("run",)]
 @example(
     "replace", False, [("deliver", 0), ("write", 1, "broken"), *[("deliver", 0)] * 2, *MENDED, ("undo", 0)]
 )
+@example(
+    "replace",
+    False,
+    [("deliver", 0, 1), ("write", 1, "broken"), ("run",), ("back", 1), ("deliver", 2), ("deliver", 0)],
+)
 def test_what_is_live_follows_from_what_was_delivered(
     lab: Lab, disposition: str, by_day: bool, steps: list[tuple[Any, ...]]
 ) -> None:
