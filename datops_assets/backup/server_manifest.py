@@ -149,7 +149,7 @@ def _crc32c() -> Any:
         import google_crc32c
     except ImportError:
         raise BackupError(
-            "the backup's checksums are CRC32C, for which google-crc32c is needed; install the extra gcs"
+            "the backup's checksums are CRC32C, for which google-crc32c is needed; pip install 'datops[crc32c]'"
         ) from None
     return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
