@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from datops_assets.backup import facts
 from datops_assets.backup.destinations import Destination
 from datops_assets.backup.encryption import Keys
@@ -84,6 +86,10 @@ def drill(
             findings = [str(error)]
         except BackupError as error:
             findings = [f"cannot be restored: {error}"]
+        except psycopg.Error as error:  # its text may hold values
+            findings = [
+                f"cannot be read once it is restored: {type(error).__name__}, SQLSTATE {error.sqlstate}"
+            ]
     return Drilled(
         manifest.backup_id, destination.name, now, rto_s, max(rpo_s, 0.0), len(held),
         sum(rows for rows, _ in held.values()), seconds, findings,

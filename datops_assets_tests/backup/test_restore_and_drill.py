@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datops_assets.backup import facts
+from datops_assets.backup import drill, facts
 from datops_assets.backup.restore import Wanted, plan_restore, read_content, restore_logical
 from datops_assets.backup.server import Server
 from datops_assets.errors import BackupDamagedError, BackupRefusedError
@@ -206,6 +207,28 @@ def test_a_killed_drill_leaves_a_server_that_the_next_one_ends(document: Path, b
     assert datops("drill")["passed"]
     assert not scratch.status().running
     assert not left.exists()
+
+
+@pytest.mark.backup_fault
+def test_a_restored_table_that_cannot_be_read_is_a_finding(
+    document: Path, backed: Backed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own refusal while the drill reads; the next drill finds nothing wrong."""
+    datops("run")
+
+    def read_badly(target: Server, jobs: int) -> dict[str, Any]:
+        with closing(target.connect()) as conn:
+            conn.execute("select 'a secret value'::int")
+        return read_content(target, jobs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(drill, "read_content", read_badly)
+        done = datops("drill", expect=1)
+    assert done["findings"] == [
+        "cannot be read once it is restored: InvalidTextRepresentation, SQLSTATE 22P02"
+    ]
+    assert not done["passed"]
+    assert datops("drill")["passed"]
 
 
 @pytest.mark.backup_fault
