@@ -149,9 +149,9 @@ class Stage:
                 pass
 
     def slowly_copy_out(self, name: str) -> None:
-        """A copy that goes on: whoever reads takes some rows and pauses."""
+        """A copy that goes on: whoever reads takes some rows and pauses, and the rest does not fit between the two."""
         rows = self.open.enter_context(
-            self.login(name).cursor().copy(b"copy (select id, repeat('x', 2000) from main.orders) to stdout")
+            self.login(name).cursor().copy(b"copy (select id, repeat('x', 30000) from main.orders) to stdout")
         )
         for _ in zip(rows, range(2500), strict=False):
             pass
