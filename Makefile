@@ -7,6 +7,8 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/.synced
 PACKAGES := datops_assets datops_assets_tests benchmarks docs examples setup.py
 ARGS :=
+# One more than the two cores of a small machine: tests wait for servers, processes and locks as much as they work.
+WORKERS := 3
 ONLY :=
 PORT := 3000
 
@@ -43,11 +45,11 @@ up: $(ENVIRONMENT) ## warehouse, web UI and daemon, with the shop's sensors on (
 
 .PHONY: test
 test: $(ENVIRONMENT) ## the tests that CI runs (ARGS="-k word" for some of them)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 .PHONY: test-all
 test-all: $(ENVIRONMENT) ## every test, the slow ones too
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: dev
 dev: $(ENVIRONMENT) ## the environment, and checks before each commit

@@ -117,6 +117,10 @@ class Execution:
         return self._said
 
 
+# Whoever was started in the background by a shell ignores SIGINT, and so would the child that is to be cancelled by it.
+LISTENS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 def start(document: Path | str, project_root: Path, context: ExecutionContext) -> Execution:
     """Start the process.
 
@@ -132,7 +136,7 @@ def start(document: Path | str, project_root: Path, context: ExecutionContext) -
     if context.partition is not None:
         arguments += ["--partition", context.partition]
     # The child finds what this process finds: a document may name functions by their import path.
-    begin = f"import sys; sys.path[:] = {sys.path!r}; from datops_assets.cli import main; main()"
+    begin = f"{LISTENS}; import sys; sys.path[:] = {sys.path!r}; from datops_assets.cli import main; main()"
     with (Path(folder.name) / "out").open("wb") as out, (Path(folder.name) / "err").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", begin, *arguments],

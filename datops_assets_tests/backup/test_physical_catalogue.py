@@ -25,6 +25,7 @@ def log_document(server_document: Path, copied: Copied) -> Iterator[Path]:
 
 
 @pytest.mark.backup_fault
+@pytest.mark.slow
 def test_a_lost_catalogue_of_a_chain_and_its_log_is_rebuilt_from_a_destination(
     log_document: Path, copied: Copied
 ) -> None:

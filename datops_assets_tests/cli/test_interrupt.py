@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "import sys; from datops_assets.cli import main; sys.argv[0] = 'datops'; main()"
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # the tests may run in the background
+    " import sys; from datops_assets.cli import main; sys.argv[0] = 'datops'; main()"
+)
 SENTENCE = "interrupted; nothing half-loaded was kept; run again to go on\n"
 WAITING = (
     "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"

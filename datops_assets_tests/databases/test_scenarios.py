@@ -25,7 +25,7 @@ from datops_assets_tests.databases.scenarios import (
     fill_orders,
 )
 
-pytestmark = pytest.mark.db_scenario
+pytestmark = [pytest.mark.db_scenario, pytest.mark.slow]
 WATCH_S = inspect.signature(watch).parameters["interval_s"].default
 """Between two looks of `datops database watch`."""
 

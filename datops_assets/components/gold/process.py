@@ -17,9 +17,11 @@ CANNOT_PARSE = 2  # exit code of prepare.py where the project is at fault, not w
 _STOP_TIMEOUT_S = 25.0
 
 # dbt must not go on writing when we were killed: the lock on gold went with us. Our end of its
-# standard input closes then, whatever way we died.
+# standard input closes then, whatever way we died. And it must hear of a cancelled run also where a shell
+# started us in the background, which leaves SIGINT ignored.
 _DBT = """
-import os, sys, threading
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
 from dbt.cli.main import cli
 cli()

@@ -70,6 +70,8 @@ def s3_server() -> Iterator[S3]:
             "s3", endpoint_url=f"http://{HOST}:{port}", region_name="us-east-1",
             aws_access_key_id="testing", aws_secret_access_key="testing-secret",
         )  # fmt: skip
+        # What moto keeps belongs to the process: a bucket of an earlier server would be there again.
+        httpx.post(f"http://{HOST}:{port}/moto-api/reset").raise_for_status()
         client.create_bucket(Bucket=BUCKET)
         yield S3(port, client)
     finally:
