@@ -76,6 +76,11 @@ def prefix_for(names: Collection[str], at_least: str = "_", meta: Collection[str
     return prefix
 
 
+def prefix_of(conn: psycopg.Connection[Any], changes: sql.Identifier) -> str | None:
+    """What our columns of a log begin with, told by its key; None where there is no such log."""
+    return next((name[: -len("seq")] for name in key_of(conn, changes) if name.endswith("_seq")), None)
+
+
 def rename_meta(
     conn: psycopg.Connection[Any],
     changes: sql.Identifier,

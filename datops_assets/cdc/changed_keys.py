@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.sql import SQL
 
-from datops_assets.cdc.bronze import identifiers, key_of
+from datops_assets.cdc.bronze import identifiers, key_of, prefix_of
 from datops_assets.postgres.identifiers import bronze_table
 
 _PLACE: LiteralString = """
@@ -50,7 +50,7 @@ class FollowedMirror:
         if not copy or copy != copy_then or reached_then == "None":
             return None
         log = bronze_table(self.source, f"{self.name}_changes")
-        prefix = next((name[: -len("seq")] for name in key_of(conn, log) if name.endswith("_seq")), "_")
+        prefix = prefix_of(conn, log) or "_"
         op = sql.Identifier(f"{prefix}op")
         if copy.startswith("log "):
             later = SQL("{} > {}").format(sql.Identifier(f"{prefix}look"), sql.Literal(int(reached_then)))

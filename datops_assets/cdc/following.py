@@ -24,6 +24,7 @@ from datops_assets.cdc.bronze import (
     key_of,
     note_columns,
     prefix_for,
+    prefix_of,
     rename_meta,
     set_column_aside,
     widen_column,
@@ -428,7 +429,7 @@ class Following:
         returns    the table, with the names that our columns have in this log
         """
         log = followed.changes
-        prefix = next((name[: -len("seq")] for name in key_of(self._conn, log) if name.endswith("_seq")), "_")
+        prefix = prefix_of(self._conn, log) or "_"
         longer = prefix_for([column.name for column in followed.columns], prefix)
         if longer != prefix:
             rename_meta(self._conn, log, prefix, longer)

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from datops_assets.cdc.bronze import LOCK_TIMEOUT, columns_of, key_of
+from datops_assets.cdc.bronze import LOCK_TIMEOUT, columns_of, prefix_of
 from datops_assets.cdc.view import silver_names
 from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import bronze_table, silver_table, warehouse_name
@@ -84,9 +84,7 @@ class HistoryTable:
     def log_columns(self) -> tuple[str, dict[str, str]]:
         """What our columns of the log begin with, and the source's columns in it with their types."""
         held = columns_of(self.conn, self.log)
-        prefix = next(
-            (name[: -len("seq")] for name in key_of(self.conn, self.log) if name.endswith("_seq")), "_"
-        )
+        prefix = prefix_of(self.conn, self.log) or "_"
         ours = {f"{prefix}{name}" for name in ("commit_lsn", "seq", "op", "xid", "committed_at", "unchanged")}
         return prefix, {name: kind for name, kind in held.items() if name not in ours}
 

@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from datops_assets.cdc.bronze import columns_of, key_of
+from datops_assets.cdc.bronze import columns_of, prefix_of
 from datops_assets.postgres.identifiers import bronze_table
 
 _AT_ONCE = 50_000
@@ -41,16 +41,15 @@ def forget_changes(conn: psycopg.Connection[Any], source: str, name: str, days: 
     """
     log = bronze_table(source, name + "_changes")
     held = columns_of(conn, log)
-    seq = next((key for key in key_of(conn, log) if key.endswith("_seq")), None)
-    if seq is None:
+    prefix = prefix_of(conn, log)
+    if prefix is None:
         return 0
-    prefix = seq[: -len("seq")]
     by_log = f"{prefix}commit_lsn" in held
     parts: dict[str, sql.Composable] = {
         "log": log,
         "place": sql.Identifier(f"{prefix}commit_lsn" if by_log else f"{prefix}look"),
         "at": sql.Identifier(f"{prefix}committed_at" if by_log else f"{prefix}seen_at"),
-        "seq": sql.Identifier(seq),
+        "seq": sql.Identifier(f"{prefix}seq"),
         "read": sql.SQL("true"),
         "most": sql.Literal(_AT_ONCE),
         "days": sql.Literal(days),

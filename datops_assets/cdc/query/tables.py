@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from datops_assets.cdc.bronze import columns_of, identifiers, key_of, prefix_for, rename_meta
+from datops_assets.cdc.bronze import columns_of, identifiers, key_of, prefix_for, prefix_of, rename_meta
 from datops_assets.cdc.query.declared import Column, Look, QueriedTable
 from datops_assets.cdc.view import view_follows
 from datops_assets.errors import LoadRefusedError, SourceRefusedError
@@ -150,8 +150,8 @@ def follow_columns(
     others = {name for name, type_ in table.types.items() if held.get(name, type_) != type_}
     if known_key != set(table.key) or others & known_key:
         raise KeyChangedError
-    seq = next(name for name in key_of(conn, table.changes) if name.endswith("_seq"))
-    prefix = seq.removesuffix("seq")
+    prefix = prefix_of(conn, table.changes)
+    assert prefix is not None
     longer = prefix_for(table.names, prefix, META)
     new = [name for name in table.names if name not in held or name in others]
     if new or longer != prefix:
