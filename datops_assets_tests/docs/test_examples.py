@@ -146,7 +146,8 @@ def _environment_of_its_own(folder: Path) -> Path:
     uv = [sys.executable, "-m", "uv", "venv", "--quiet", "--offline", "--python", sys.executable, str(folder)]
     subprocess.run(uv, check=True, timeout=60)
     (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # The project is installed as a link, which only its own environment follows.
+    (packages / "outer.pth").write_text(f"{sysconfig.get_path('purelib')}\n{PROJECT}\n")
     datops = folder / "bin" / "datops"
     datops.write_text(f"#!{folder / 'bin' / 'python'}\nfrom datops_assets.cli import main\n\nmain()\n")
     datops.chmod(0o755)
