@@ -39,6 +39,7 @@ woken for each costs it and us six times as much as to send and to read it."""
 _WORTH_WAKING_BYTES = 1 << 15
 _AHEAD_BYTES = 32 << 20
 """Received before the reader must have taken it: bounds memory, and lasts for a merge."""
+_NO_SUCH_SLOT = b"42704"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FORMS = (
     "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex -c timezone=UTC"
@@ -173,6 +174,10 @@ class Receiver:
                 return self
             said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
             _require_open(self._pgconn, f"the slot {self._slot} was to be read")
+            if result.error_field(pq.DiagnosticField.SQLSTATE) == _NO_SUCH_SLOT:
+                raise SourceUnreachableError(  # the next try looks anew, and says what became of it
+                    f"the slot {self._slot} went away when it was to be read; try again"
+                )
             if "is active for PID" not in said:
                 raise SourceRefusedError(
                     f"the slot {self._slot} cannot be read: {said}; see: datops cdc status"
