@@ -238,19 +238,23 @@ class Following:
         self._report(end)
         self._numbering.forget()
         self._written = self._collected = 0
-        self._committed.append((self._written_log(), end))
-        self._acknowledge(receiver)
+        self._acknowledge(receiver, committed=end)
         failpoints.hit("after_acknowledge")
         ended = time.monotonic()
         self._rested_at = ended + _REST * (ended - began)
 
-    def _acknowledge(self, receiver: Receiver) -> None:
-        """Tell the source up to where the warehouse would have everything after a crash of its own."""
-        if not self._committed:
+    def _acknowledge(self, receiver: Receiver, committed: int | None = None) -> None:
+        """Tell the source up to where the warehouse would have everything after a crash of its own.
+
+        committed   the source's place that a commit has just reached
+        """
+        if not self._committed and committed is None:
             return
-        (flushed,) = self._conn.execute("select pg_current_wal_flush_lsn()").fetchone() or ("0/0",)
-        durable = parse_lsn(flushed)
-        while self._committed and self._committed[0][0] <= durable:
+        query = "select pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text"
+        written, flushed = map(parse_lsn, self._conn.execute(query).fetchone() or ("0/0", "0/0"))
+        if committed is not None:
+            self._committed.append((written, committed))
+        while self._committed and self._committed[0][0] <= flushed:
             receiver.acknowledge(self._committed.popleft()[1])
 
     def _settle(self, receiver: Receiver) -> None:
@@ -264,10 +268,6 @@ class Following:
             )  # a commit that is written makes those before it durable
             self._conn.execute("commit")
             self._acknowledge(receiver)
-
-    def _written_log(self) -> int:
-        (written,) = self._conn.execute("select pg_current_wal_insert_lsn()").fetchone() or ("0/0",)
-        return parse_lsn(written)
 
     def _report(self, end: int) -> None:
         """Say what is committed; what was rolled back was never done."""

@@ -200,3 +200,15 @@ destinations:
 physical: {{}}
 """)
     return project / "backup.yaml"
+
+
+@pytest.fixture
+def target(server: Warehouse, backed: Backed) -> Iterator[Server]:
+    """A database that is not there yet; whatever a test made of it goes."""
+    name = f"restored_{server.port}_{next(_numbers)}"
+    yield Server(server.parameters()).at(name)
+    with server.connect() as admin:
+        for (left,) in admin.execute(
+            "select datname from pg_database where starts_with(datname, %s)", (name,)
+        ).fetchall():
+            admin.execute(f'drop database "{left}" with (force)')

@@ -32,26 +32,12 @@ from datops_assets.errors import (
     DatopsError,
     TerminalError,
 )
-from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.backup.conftest import Backed, datops
 from datops_assets_tests.backup.wire import wire_to
 
 pytestmark = pytest.mark.backup_fault
 
 SHARES = [pytest.param(10, marks=pytest.mark.slow), 50, pytest.param(90, marks=pytest.mark.slow)]
-_numbers = iter(range(1, 10**9))
-
-
-@pytest.fixture
-def target(server: Warehouse, backed: Backed) -> Iterator[Server]:
-    """A database that is not there yet; whatever a test made of it goes."""
-    name = f"brought_back_{server.port}_{next(_numbers)}"
-    yield Server(server.parameters()).at(name)
-    with server.connect() as admin:
-        for (left,) in admin.execute(
-            "select datname from pg_database where starts_with(datname, %s)", (name,)
-        ).fetchall():
-            admin.execute(f'drop database "{left}" with (force)')
 
 
 def restore(backed: Backed, taken: Taken, target: Server, **more: Any) -> Any:

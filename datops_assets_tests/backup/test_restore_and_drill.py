@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,7 @@ from datops_assets.backup.restore import Wanted, plan_restore, read_content, res
 from datops_assets.backup.server import Server
 from datops_assets.errors import BackupDamagedError, BackupRefusedError
 from datops_assets.resources.embedded import EmbeddedServer
-from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.backup.conftest import Backed, datops
-
-_numbers = iter(range(1, 10**9))
-
-
-@pytest.fixture
-def target(server: Warehouse, backed: Backed) -> Iterator[Server]:
-    """A database that is not there yet; whatever a test made of it goes."""
-    name = f"restored_{server.port}_{next(_numbers)}"
-    yield Server(server.parameters()).at(name)
-    with server.connect() as admin:
-        for (left,) in admin.execute(
-            "select datname from pg_database where starts_with(datname, %s)", (name,)
-        ).fetchall():
-            admin.execute(f'drop database "{left}" with (force)')
 
 
 def restore(backed: Backed, taken: Any, target: Server, **more: Any) -> Any:
