@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: every command, every key of a pipeline document, every error.
+"""Writes docs/reference/ from the code: every command, every key of every document, every error.
 
 `python docs/generate.py` writes, `--check` only says which pages are stale (exit code 1).
 """
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 REFERENCE = Path(__file__).parent / "reference"
 _WRITTEN_BY = "<!-- Written by `make docs`; change the code, not this page. -->\n\n"
@@ -107,6 +109,49 @@ def describe_export() -> str:
                     text += f" A delivery arrives {kind.arrives}."
                 shown.setdefault(name, {**part, "description": text, "properties": own})
     return "".join([*lines, *_sections(shown)])
+
+
+def describe_stream() -> str:
+    """Markdown of every key of a stream document, by part."""
+    from datops_assets.components.streams.document import StreamDocument
+
+    return _describe(
+        StreamDocument, "Stream document", "[change data capture](../cdc.md)", "stream.yaml", "ChangeStream"
+    )
+
+
+def describe_backup() -> str:
+    """Markdown of every key of a backup document, by part."""
+    from datops_assets.components.backups.document import BackupDocument
+
+    return _describe(
+        BackupDocument, "Backup document", "[backups](../backup.md)", "backup.yaml", "DatabaseBackup"
+    )
+
+
+def describe_database() -> str:
+    """Markdown of every key of a database document, by part."""
+    from datops_assets.components.databases.document import TeamDatabaseDocument
+
+    page = "[databases of teams](../databases.md)"
+    return _describe(TeamDatabaseDocument, "Database document", page, "database.yaml", "TeamDatabase")
+
+
+def _describe(model: type[BaseModel], title: str, page: str, file: str, component: str) -> str:
+    """Markdown of a document that has one form; what a table's contract holds stands with the pipelines' one."""
+    from datops_assets.components.document import JudgedTable
+
+    of_contracts = {name for name, _ in _parts("JudgedTable", JudgedTable.model_json_schema())}
+    shown = {
+        name: part
+        for name, part in _parts(model.__name__, model.model_json_schema())
+        if name not in of_contracts
+    }
+    declared = f"The file is `{file}` beside a `defs.yaml` with `type: datops_assets.components.{component}`."
+    text = f"# {title}\n\nWhat it means: {page}. {declared}\n" + "".join(_sections(shown))
+    for name in of_contracts:
+        text = text.replace(f"](#{name.lower()})", f"](pipeline-document.md#{name.lower()})")
+    return _WRITTEN_BY + text.replace("](#what-", "](pipeline-document.md#what-")
 
 
 def _sections(shown: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -374,6 +419,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "pipeline-document.md": describe_document,
     "cdc-cases.md": describe_cases,
     "export-document.md": describe_export,
+    "stream-document.md": describe_stream,
+    "backup-document.md": describe_backup,
+    "database-document.md": describe_database,
     "errors.md": describe_errors,
 }
 

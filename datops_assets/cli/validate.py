@@ -23,7 +23,7 @@ def validate(
         list[Path] | None, typer.Argument(help="Documents or folders; default: all of the project.")
     ] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="Also write the JSON schema of a pipeline document here, for editors.")
+        Path | None, typer.Option(help="Also write the JSON schema of all documents here, for editors.")
     ] = None,
     tests: Annotated[bool, typer.Option("--tests", help="Also run the contracts' unit tests.")] = False,
     as_json: Json = False,
@@ -37,12 +37,12 @@ def validate(
         Declared,
         read_declared,
     )
-    from datops_assets.components.sources import document_schema
+    from datops_assets.components.editor_schema import editor_schema
     from datops_assets.components.streams.document import check_streams
     from datops_assets.config.settings import read_settings
 
     if schema is not None:
-        schema.write_text(json.dumps(document_schema(), indent=2) + "\n", encoding="utf-8")
+        schema.write_text(json.dumps(editor_schema(), indent=2) + "\n", encoding="utf-8")
     root = read_settings().project_root
     given = paths or []
     kinds: dict[str, Kind[Any]] = {

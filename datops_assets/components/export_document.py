@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def export_model(name: str) -> type[ExportDocument]:
         destination=(kind.settings, ...),
         tables=(dict[TableName, kind.table], Field(min_length=1)),  # type: ignore[name-defined]
     )
+
+
+def export_models() -> dict[str, type[ExportDocument]]:
+    """The model of an export document by each kind of destination that can be loaded here."""
+    models = {}
+    for name in destination_kinds():
+        with suppress(PluginError):  # one that does not load is named by `datops plugins list`
+            models[name] = export_model(name)
+    return models
 
 
 def read_export(path: Path, shown_as: str | None = None) -> ExportDocument:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from datops_assets.components.declarations import defs_folder
+from datops_assets.components.editor_schema import editor_schema
+from datops_assets.components.yaml_source import read_yaml
 
 CONFIG = ("--config", "pipeline.yaml")
 
@@ -117,8 +121,45 @@ def test_validate_repeats_no_value(shop):
 def test_validate_writes_the_schema_for_editors(shop):
     shop.datops("validate", "pipeline.yaml", "--schema", "schema.json")
     schema = json.loads((shop.folder / "schema.json").read_text())
-    assert schema["title"] == "PipelineDocument"
     assert "files" in schema["$defs"]["FileTableDocument"]["properties"]
+    Draft202012Validator.check_schema(schema)
+    assert wrong(schema, shop.folder / "pipeline.yaml") == []
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OF_PLUGINS = {EXAMPLES / "plugin/pipeline.yaml", EXAMPLES / "plugin/export.yaml"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted({*EXAMPLES.rglob("*.yaml"), *defs_folder().rglob("*.yaml")} - OF_PLUGINS),
+    ids=lambda file: file.parent.name + "-" + file.stem,
+)
+def test_the_editors_schema_knows_every_document(file):
+    assert wrong(editor_schema(), file) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("stream: erp\nteam: a\nsource: {url: postgresql://h/d}\ntables: {o: {histroy: true}}\n", ["tables", "o"]),
+        ("pipeline: erp\nteam: a\nsource: {type: files, path: a, shape: b}\ntables: {o: {files: '*'}}\n", ["source"]),
+        ("export: out\nteam: a\ndestination: {type: fiels}\ntables: {}\n", ["destination", "type"]),
+        ("backup: erp\nteam: a\n", []),
+        ("database: erp\nteam: a\nconnections: many\n", ["connections"]),
+        ("streem: erp\n", []),
+    ],
+)  # fmt: skip
+def test_the_editors_schema_says_where_a_document_is_wrong(tmp_path, text, where):
+    file = tmp_path / "document.yaml"
+    file.write_text(text)
+    assert where in wrong(editor_schema(), file)
+
+
+def wrong(schema, file):
+    """The places of a file at which an editor would underline."""
+    values = json.loads(json.dumps(read_yaml(file).values, default=str))
+    return [list(error.absolute_path) for error in Draft202012Validator(schema).iter_errors(values)]
 
 
 @pytest.mark.parametrize(

@@ -58,20 +58,13 @@ def document_model(name: str) -> type[PipelineDocument]:
     return source_kind(name).document()
 
 
-def document_schema() -> dict[str, Any]:
-    """The JSON schema of a pipeline document, whatever its source, for editors."""
-    from pydantic.json_schema import models_json_schema
-
-    from datops_assets.components import contract_checks, transform_steps
-
-    wanted = []
+def document_models() -> dict[str, type[PipelineDocument]]:
+    """The model of a pipeline document by each kind of source that can be loaded here."""
+    models = {}
     for name in source_kinds():
         with suppress(PluginError):  # one that does not load is named by `datops plugins list`
-            wanted.append((document_model(name), "validation"))
-    references, parts = models_json_schema(wanted)  # type: ignore[arg-type]
-    transform_steps.add_plugins(parts["$defs"])
-    contract_checks.add_plugins(parts["$defs"])
-    return {"title": "PipelineDocument", "anyOf": list(references.values()), **parts}
+            models[name] = document_model(name)
+    return models
 
 
 def declared_table(document: PipelineDocument, name: str, project_root: Path) -> SourceTable:
