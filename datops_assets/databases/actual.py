@@ -206,6 +206,8 @@ class Actual:
     """The administrator may set temp_file_limit for others."""
     database: Database | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
+    let_in: Mapping[str, bool] = field(default_factory=dict)
+    """Role: whether the kept password let it in. Only where passwords are not shown, and a try said something."""
     members: tuple[Membership, ...] = ()
     settings: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     """(role, database; empty for all): parameters."""

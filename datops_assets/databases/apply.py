@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg import sql
 
 from datops_assets.databases.actual import Connect, read_actual
 from datops_assets.databases.desired import Login, TeamDatabase, other_of
+from datops_assets.databases.passwords import try_passwords
 from datops_assets.databases.plan import VERIFIER, Plan, Step, plan
 from datops_assets.databases.scram import make_verifier
 from datops_assets.databases.secrets import Secret, SecretStore, make_secret, next_secret
@@ -68,6 +69,8 @@ def _plan(
 ) -> Plan:
     actual = read_actual(connect, desired)
     known = _known(desired, store)
+    if not actual.superuser and not desired.absent:
+        actual = replace(actual, let_in=try_passwords(connect, desired, actual, known))
     return plan(desired, actual, known, allow_drop=allow_drop, adopt=adopt, set_unseen=set_unseen)
 
 

@@ -36,7 +36,7 @@ DATABASE_PRIVILEGES: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one session may take. None: no limit of ours."""
+    """What one session may take. None: no limit."""
 
     statement_s: int | None = 300
     lock_s: int | None = 30
@@ -46,7 +46,12 @@ class Limits:
     temp_file_mb: int | None = 1024
 
     def parameters(self, server_version: int) -> dict[str, str]:
-        """The limits by PostgreSQL's names; those that a server of this version knows."""
+        """The limits by PostgreSQL's names; those that a server of this version knows.
+
+        No limit is said too: what a role begins with in its database goes before the role's own
+        parameters, those before the database's, and those before the server's.
+        source    PostgreSQL, "alter role", and pg_db_role_setting
+        """
         seconds = {
             "statement_timeout": self.statement_s,
             "lock_timeout": self.lock_s,
@@ -55,9 +60,8 @@ class Limits:
         }
         if server_version >= 170000:
             seconds["transaction_timeout"] = self.transaction_s
-        found = {name: f"{value}s" for name, value in seconds.items() if value is not None}
-        if self.temp_file_mb is not None:
-            found["temp_file_limit"] = f"{self.temp_file_mb}MB"
+        found = {name: "0" if value is None else f"{value}s" for name, value in seconds.items()}
+        found["temp_file_limit"] = "-1" if self.temp_file_mb is None else f"{self.temp_file_mb}MB"
         return found
 
 

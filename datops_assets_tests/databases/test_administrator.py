@@ -29,7 +29,7 @@ def test_it_makes_a_database_with_roles_and_passwords_and_nothing_is_left_to_do(
     assert any("temp_file_limit" in sentence for sentence in done.left.cannot)
     assert read_plan(platform.connect, sales, platform.store).steps == ()
     again = platform.apply(sales)
-    assert {step.password is not None for step in again.done} == {True}, "passwords only, which it cannot see"
+    assert again.done == (), "each login was let in by its kept password"
     with platform.log_in(sales, "maker") as maker, platform.log_in(sales, "etl") as etl:
         maker.execute("create table orders (id int primary key)")
         etl.execute("insert into orders values (1)")
@@ -50,7 +50,7 @@ def test_drift_that_it_may_mend_is_mended(platform):
     assert platform.apply(sales).left.steps == ()
 
 
-def test_it_rotates_a_password_and_mends_one_that_somebody_changed(platform):
+def test_it_rotates_a_password_and_sees_and_mends_one_that_somebody_changed(platform):
     sales = platform.declare()
     platform.apply(sales)
     before = platform.secret(sales, "etl")
@@ -59,8 +59,33 @@ def test_it_rotates_a_password_and_mends_one_that_somebody_changed(platform):
     assert after.user != before.user
     platform.log_in(sales, "etl").close()
     platform.run(f"alter role \"{after.user}\" password 'somebody-elses'")
-    assert read_plan(platform.connect, sales, platform.store).steps == (), "not seen, as `cannot` says"
+    [step] = read_plan(platform.connect, sales, platform.store).steps
+    assert (step.password, step.why) == (after, "it has another password, or none of SCRAM")
+    assert platform.apply(sales).left.steps == ()
+    platform.log_in(sales, "etl").close()
+
+
+def test_where_logging_in_tells_nothing_it_is_said_and_apply_sets_the_password_again(platform):
+    """A login at its limit of connections is refused for that, whichever password it has."""
+    sales = platform.declare(logins=(Login("etl", "writer", connections=1), Login("bi", "reader")))
     platform.apply(sales)
+    with platform.log_in(sales, "etl"):
+        found = read_plan(platform.connect, sales, platform.store)
+        assert found.steps == ()
+        assert [line for line in found.cannot if "the password of etl is still the kept one" in line]
+        [step] = platform.apply(sales).done
+        assert step.password == platform.secret(sales, "etl")
+    assert "password" not in str(read_plan(platform.connect, sales, platform.store).cannot)
+
+
+def test_a_login_that_was_put_off_or_ended_is_seen_without_a_try(platform):
+    sales = platform.declare(logins=(Login("etl", "writer"), Login("bi", "reader")))
+    platform.apply(sales)
+    platform.run(f"alter role \"{platform.secret(sales, 'etl').user}\" valid until '2001-01-01'")
+    platform.run(f"alter role \"{platform.secret(sales, 'bi').user}\" valid until '2999-01-01'")
+    found = read_plan(platform.connect, sales, platform.store)
+    assert [step.statement.split(" ", 3)[3] for step in found.steps] == ["valid until 'infinity'"] * 2
+    assert platform.apply(sales).left.steps == ()
     platform.log_in(sales, "etl").close()
 
 

@@ -77,6 +77,31 @@ def test_sessions_begin_with_the_declared_limits(teams):
     }  # fmt: skip
 
 
+def test_a_declared_limit_goes_before_those_of_the_role_the_database_and_the_server(teams):
+    """PostgreSQL: role in database, role, database, server. A limit that is none is one that was declared."""
+    lax = Login("lax", "reader", limits=Limits(statement_s=None, temp_file_mb=None))
+    sales = teams.declare(logins=(Login("etl", "writer", limits=Limits(statement_s=20)), lax))
+    teams.apply(sales)
+    etl, other = (sales.pair(one)[0] for one in sales.logins)
+    teams.run(f"alter database \"{sales.database}\" set statement_timeout to '7s'")
+    teams.run(f"alter role \"{etl}\" set statement_timeout to '8s'")
+    teams.run(f"alter role \"{other}\" set statement_timeout to '9s'")
+
+    def begins_with(login: str) -> str:
+        with teams.log_in(sales, login) as conn:
+            return conn.execute("show statement_timeout").fetchone()[0]
+
+    assert (begins_with("etl"), begins_with("lax")) == ("20s", "0")
+    teams.run(f'alter role "{etl}" in database "{sales.database}" reset statement_timeout')
+    assert begins_with("etl") == "8s", "the role's own is next, and that is drift"
+    said = [step.statement for step in read_plan(teams.connect, sales, teams.store).steps]
+    assert [one.split("\" ", 1)[1] for one in said] == [
+        "reset all", f"in database \"{sales.database}\" set \"statement_timeout\" to '20s'", "reset all",
+    ]  # fmt: skip
+    assert teams.apply(sales).left.steps == ()
+    assert (begins_with("etl"), begins_with("lax")) == ("20s", "0")
+
+
 def test_no_password_is_in_a_statement_a_result_or_a_log_of_the_server(teams, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     sales = teams.declare()

@@ -50,7 +50,7 @@ Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
 
 
 class LimitsDocument(Part):
-    """What one session may take; 0 for no limit of ours. Left out: as the database says, then as below."""
+    """What one session may take; 0 for no limit. Left out: as the database says, then as below."""
 
     statement_s: Seconds | None = Field(None, description="Longest statement. Default 300.")
     lock_s: Seconds | None = Field(None, description="Longest wait for a lock. Default 30.")

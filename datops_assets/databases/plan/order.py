@@ -28,7 +28,7 @@ def plan(
     secrets     of each login by its name; one that is missing will be made when the plan is applied
     allow_drop  roles of ours that no document names any more, to be dropped
     adopt       roles, schemas and databases that somebody else made, to be taken over
-    set_unseen  set passwords again where the server does not show the administrator which it has
+    set_unseen  set passwords again where nobody can tell which the server has
     raises      DeclarationError: a name is taken by something that is not ours
     promise     after the steps, a plan of what is there then has none
     """
@@ -53,14 +53,19 @@ def plan(
     steps += privilege_steps(desired, actual)
     steps += default_steps(desired, actual)
     gone, kept = removal_steps(desired, actual, allow_drop)
-    return Plan((*steps, *gone), tuple(kept), tuple(_cannot(actual)))
+    return Plan((*steps, *gone), tuple(kept), tuple(_cannot(desired, actual, secrets)))
 
 
-def _cannot(actual: Actual) -> Iterator[str]:
-    if not actual.superuser:
+def _cannot(desired: TeamDatabase, actual: Actual, secrets: Mapping[str, Secret]) -> Iterator[str]:
+    unseen = [
+        login.name
+        for login in desired.present
+        if login.name in secrets and secrets[login.name].user in actual.roles.keys() - actual.let_in.keys()
+    ]
+    if unseen and not actual.superuser:
         yield (
-            f"{actual.admin} is no superuser: a password that somebody else changed is not seen as drift;"
-            " apply sets all of them again"
+            f"{actual.admin} is no superuser, and logging in did not tell whether the password of"
+            f" {', '.join(unseen)} is still the kept one; apply sets it again"
         )
     if not actual.limits_temp_files:
         yield (

@@ -142,28 +142,28 @@ def _as_owned(grant: Grant, before: str, owner: str) -> Grant:
 
 
 def _grant_steps(
-    target: str, grants: Iterable[Grant], owner: str, wanted: Mapping[str, frozenset[str]]
+    target: str, grants: Iterable[Grant], owner: str, wanted: Mapping[str, frozenset[str]], base: str = ""
 ) -> Iterator[Step]:
+    """From what is granted on a target to what shall be.
+
+    base    what stands before each statement: `alter default privileges …` for what is made later
+    """
     grants = [grant for grant in grants if grant.grantee != owner]
     for grantee in sorted({grant.grantee for grant in grants} - wanted.keys()):
-        yield Step(f"revoke all on {target} from {grantee_name(grantee)} cascade", "nobody declared it")
+        yield Step(f"{base}revoke all on {target} from {grantee_name(grantee)} cascade", "nobody declared it")
     for grantee, names in sorted(wanted.items()):
         own = [grant for grant in grants if grant.grantee == grantee]
         extra = {grant.privilege for grant in own} - names
-        if extra:
-            yield Step(
-                f"revoke {privileges_of(extra)} on {target} from {grantee_name(grantee)} cascade",
-                "more than declared",
-            )
         passing = {grant.privilege for grant in own if grant.grantable} & names
-        if passing:
-            words = f"revoke grant option for {privileges_of(passing)} on {target} from {grantee_name(grantee)} cascade"
-            yield Step(words, "it may be passed on")
         missing = names - {grant.privilege for grant in own if grant.grantor == owner}
-        if missing:
-            yield Step(
-                f"grant {privileges_of(missing)} on {target} to {grantee_name(grantee)}", "it is not there"
-            )
+        for words, privileges, end, why in (
+            ("revoke", extra, "from {} cascade", "more than declared"),
+            ("revoke grant option for", passing, "from {} cascade", "it may be passed on"),
+            ("grant", missing, "to {}", "it is not there"),
+        ):
+            if privileges:
+                to = end.format(grantee_name(grantee))
+                yield Step(f"{base}{words} {privileges_of(privileges)} on {target} {to}", why)
 
 
 def _columns(desired: TeamDatabase, column: Thing, grants: list[Grant], actual: Actual) -> Iterator[Step]:
@@ -194,27 +194,10 @@ def default_steps(desired: TeamDatabase, actual: Actual) -> Iterator[Step]:
         here = schema in desired.schemas
         wanted = {desired.group(access): names for access, names in given.items()} if here else {}
         where = text(" in schema {}", identifier(schema)) if schema else ""
-        base = text("alter default privileges for role {}", identifier(owner)) + where
-        grants = by_place.get((schema, kind), [])
-        for grantee in sorted({one.grantee for one in grants} - wanted.keys() - {owner}):
-            if (schema, kind, grantee) == ("", "T", PUBLIC):
-                continue  # PostgreSQL's own: a type may be used by all
-            yield Step(f"{base} revoke all on {word} from {grantee_name(grantee)}", "nobody declared it")
-        for grantee, names in sorted(wanted.items()):
-            own = [one for one in grants if one.grantee == grantee]
-            extra = {one.privilege for one in own} - names
-            if extra:
-                yield Step(
-                    f"{base} revoke {privileges_of(extra)} on {word} from {grantee_name(grantee)}",
-                    "more than declared",
-                )
-            passing = {one.privilege for one in own if one.grantable} & names
-            if passing:
-                option = f"revoke grant option for {privileges_of(passing)} on {word}"
-                yield Step(f"{base} {option} from {grantee_name(grantee)}", "it may be passed on")
-            missing = names - {one.privilege for one in own}
-            if missing:
-                yield Step(
-                    f"{base} grant {privileges_of(missing)} on {word} to {grantee_name(grantee)}",
-                    "it is not there",
-                )
+        base = text("alter default privileges for role {}", identifier(owner)) + where + " "
+        grants = [
+            Grant(Thing("defaults", schema, word), one.grantee, owner, one.privilege, one.grantable)
+            for one in by_place.get((schema, kind), [])
+            if (schema, kind, one.grantee) != ("", "T", PUBLIC)  # PostgreSQL's own: a type may be used by all
+        ]
+        yield from _grant_steps(word, grants, owner, wanted, base)

@@ -30,15 +30,23 @@ def role_steps(
             yield from _role(
                 found, name, desired, login=has_login, connections=login.connections, until=valid
             )
-        known = actual.roles.get(current)
-        verifier = None if known is None else known.verifier
-        if not actual.superuser and known is not None and known.login and not set_unseen:
-            continue
-        if secret is None or verifier is None or not is_verifier_of(verifier, secret.password):
-            why = "it has another password, or none of SCRAM" if verifier else "it has no password"
-            if known is not None and not actual.superuser:
-                why = f"{actual.admin} cannot see which it has"
+        why = _wrong_password(actual, current, secret, set_unseen)
+        if why is not None:
             yield Step(text("alter role {} password ", identifier(current)) + VERIFIER, why, password=secret)
+
+
+def _wrong_password(actual: Actual, role: str, secret: Secret | None, set_unseen: bool) -> str | None:
+    """Why a role has to be given its password; None: it has it, or nobody can say and it shall be left alone."""
+    known = actual.roles.get(role)
+    if known is None or (actual.superuser and known.verifier is None):
+        return "it has no password"
+    other = "it has another password, or none of SCRAM"
+    if actual.superuser:
+        same = secret is not None and is_verifier_of(known.verifier or "", secret.password)
+        return None if same else other
+    if role in actual.let_in:
+        return None if actual.let_in[role] else other
+    return f"{actual.admin} cannot see which it has" if set_unseen or not known.login else None
 
 
 def _role(
