@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 
 from datops_assets.cdc.bronze import add_columns
-from datops_assets.cdc.following import Following, OtherFormError, TableChangedError
+from datops_assets.cdc.following import Following
+from datops_assets.cdc.relations import OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
 from datops_assets.cdc.schema import compare, difference, files_of, freeze_table, known_tables
 from datops_assets.cdc.snapshot import connect_source, copy_tables, enter_table, follow

@@ -146,6 +146,39 @@ def read_message(data: bytes) -> Message:
     return Message(lsn, prefix, bytes(data[at + 4 : at + 4 + size]))
 
 
+def tuple_end(data: bytes, at: int) -> int:
+    """Where the tuple that begins at `at` ends."""
+    count = int.from_bytes(data[at : at + 2])
+    at += 2
+    for _ in range(count):
+        at += 1 if data[at] in b"nu" else 5 + int.from_bytes(data[at + 1 : at + 5])
+    return at
+
+
+def has_unchanged(data: bytes, at: int) -> bool:
+    """Whether the tuple that begins at `at` left out a value because it did not change."""
+    count = int.from_bytes(data[at : at + 2])
+    at += 2
+    for _ in range(count):
+        if data[at] == ord("u"):
+            return True
+        at += 1 if data[at] == ord("n") else 5 + int.from_bytes(data[at + 1 : at + 5])
+    return False
+
+
+def read_fields(data: bytes, at: int, numbers: tuple[int, ...]) -> list[bytes]:
+    """Some fields of the tuple that begins at `at` as they are sent, kind included."""
+    count = int.from_bytes(data[at : at + 2])
+    at += 2
+    found = []
+    for number in range(count):
+        end = at + (1 if data[at] in b"nu" else 5 + int.from_bytes(data[at + 1 : at + 5]))
+        if number in numbers:
+            found.append(data[at:end])
+        at = end
+    return found
+
+
 def _text(data: bytes, at: int) -> tuple[str, int]:
     end = data.index(0, at)
     return data[at:end].decode(), end + 1
