@@ -1,5 +1,8 @@
 """A batch of whole transactions into the warehouse: the log by COPY, then the mirror from the log.
 
+Of a table that keeps no log its changes go into a temporary table in the log's place, from which they are gone once
+they are in the mirror.
+
 Belongs here: what is written, in the caller's one transaction, and in which order. Does not: the statements that
 bring a mirror to where its log is (mirror.py), where the changes come from (replication.py), when a batch ends
 (following.py).
@@ -100,6 +103,7 @@ def empty(conn: psycopg.Connection[Any], batch: Batch) -> None:
     if batch.rows.last > batch.since:
         mirror.empty(conn, batch.table)
     _merged(batch)
+    _unstage(conn, batch.table)
 
 
 def move_key(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
@@ -111,6 +115,13 @@ def move_key(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
     if at > batch.since:  # else the mirror was copied anew and is ahead of the log
         mirror.move_key(conn, batch.table, at)
     _merged(batch)
+    _unstage(conn, batch.table)
+
+
+def _unstage(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
+    """Let go of what is merged in the middle of a batch: each later merge would read it once more."""
+    if not table.is_logged:
+        conn.execute(sql.SQL("truncate {}").format(table.changes))
 
 
 def _merged(batch: Batch) -> None:

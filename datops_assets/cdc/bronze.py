@@ -1,7 +1,8 @@
 """The two bronze tables of a followed table: the log of its changes, and the mirror.
 
 `bronze.<source>_<table>_changes` keeps every change, `bronze.<source>_<table>` is the table as the
-source has it now. Columns are named as in the source.
+source has it now. Columns are named as in the source. A table that keeps no log has the mirror alone: its changes
+wait for their merge in a temporary table of the log's columns, which is empty after each commit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datops_assets.cdc.source import SourceColumn
 from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.view import view_follows
 from datops_assets.errors import LoadRefusedError
-from datops_assets.postgres.identifiers import warehouse_name
+from datops_assets.postgres.identifiers import bronze_table, warehouse_name
 from datops_assets.postgres.tables import table_id
 
 _META_TYPES = {
@@ -41,6 +42,8 @@ class FollowedTable:
     columns: tuple[SourceColumn, ...]
     prefix: str = "_"
     """What our columns of the log begin with; see `prefix_for`."""
+    is_logged: bool = True
+    """Whether its changes are kept."""
 
     @property
     def mirror(self) -> sql.Identifier:
@@ -49,8 +52,9 @@ class FollowedTable:
 
     @property
     def changes(self) -> sql.Identifier:
-        """Every change, in commit order."""
-        return sql.Identifier("bronze", warehouse_name(self.source, f"{self.name}_changes"))
+        """Every change, in commit order; without a log those of the open transaction."""
+        schema = "bronze" if self.is_logged else "pg_temp"
+        return sql.Identifier(schema, warehouse_name(self.source, f"{self.name}_changes"))
 
     @property
     def key(self) -> list[str]:
@@ -76,6 +80,15 @@ def prefix_for(names: Collection[str], at_least: str = "_", meta: Collection[str
     return prefix
 
 
+def kept_logs(conn: psycopg.Connection[Any], source: str, names: Collection[str]) -> set[str]:
+    """Those of some tables whose changes were kept until now."""
+    query = (
+        "select name from unnest(%(names)s::text[]) name"
+        " where to_regclass(format('bronze.%%I', %(source)s || '_' || name || '_changes')) is not null"
+    )
+    return {name for (name,) in conn.execute(query, {"names": list(names), "source": source})}
+
+
 def prefix_of(conn: psycopg.Connection[Any], changes: sql.Identifier) -> str | None:
     """What our columns of a log begin with, told by its key; None where there is no such log."""
     return next((name[: -len("seq")] for name in key_of(conn, changes) if name.endswith("_seq")), None)
@@ -98,32 +111,44 @@ def rename_meta(
 
 
 def create_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
-    """Make both tables where they are not there; the mirror's key is the source's."""
-    meta = [sql.SQL("{} {}").format(name, sql.SQL(_META_TYPES[key])) for key, name in table.meta.items()]
-    own = [_column(column) for column in table.columns]
-    conn.execute(
-        sql.SQL("create table if not exists {} ({}, primary key ({}, {}))").format(
-            table.changes,
-            sql.SQL(", ").join([*meta, *own]),
-            table.meta["commit_lsn"],
-            table.meta["seq"],
+    """Make mirror, and log where one is kept, where they are not there; the mirror's key is the source's."""
+    if table.is_logged:
+        conn.execute(
+            sql.SQL("create table if not exists {} ({}, primary key ({}, {}))").format(
+                table.changes, _log_columns(table), table.meta["commit_lsn"], table.meta["seq"]
+            )
         )
-    )
     conn.execute(
         sql.SQL("create table if not exists {} ({}, primary key ({}))").format(
-            table.mirror, sql.SQL(", ").join(own), identifiers(table.key)
+            table.mirror, sql.SQL(", ").join(map(_column, table.columns)), identifiers(table.key)
         )
+    )
+
+
+def stage(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
+    """Make the place, empty, where changes of a table without a log wait; of this session, and until it ends."""
+    conn.execute(sql.SQL("drop table if exists {}").format(table.changes))
+    conn.execute(
+        sql.SQL("create temp table {} ({}) on commit delete rows").format(table.changes, _log_columns(table))
+    )
+
+
+def drop_log(conn: psycopg.Connection[Any], source: str, name: str) -> None:
+    """Let go of a table's log and of what is known of it, in the caller's transaction.
+
+    raises     LoadRefusedError: views stand on it
+    """
+    _drop(conn, source, bronze_table(source, f"{name}_changes"))
+    conn.execute(
+        "delete from datops.stream_columns using datops.tables t where t.table_id = stream_columns.table_id"
+        " and t.source = %s and t.name = %s",
+        (source, name),
     )
 
 
 def renew_tables(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
     """Make both tables empty and of the source's columns, in the caller's transaction: for a snapshot."""
-    _drop(conn, table, table.changes)
-    conn.execute(
-        "delete from datops.stream_columns using datops.tables t where t.table_id = stream_columns.table_id"
-        " and t.source = %s and t.name = %s",
-        (table.source, table.name),
-    )
+    drop_log(conn, table.source, table.name)
     renew_mirror(conn, table)
 
 
@@ -142,18 +167,18 @@ def renew_mirror(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
         create_tables(conn, table)
         return
     with view_follows(conn, table.source, table.name):
-        _drop(conn, table, table.mirror)
+        _drop(conn, table.source, table.mirror)
         create_tables(conn, table)
 
 
-def _drop(conn: psycopg.Connection[Any], table: FollowedTable, which: sql.Identifier) -> None:
+def _drop(conn: psycopg.Connection[Any], source: str, which: sql.Identifier) -> None:
     try:
         with conn.transaction():
             conn.execute(sql.SQL("drop table if exists {}").format(which))
     except psycopg.errors.DependentObjectsStillExist:
         raise LoadRefusedError(
-            f"{which.as_string(conn)} is to be made anew, and views stand on it; drop those, then try again:"
-            f" datops cdc drain {table.source}"
+            f"{which.as_string(conn)} is to go or to be made anew, and views stand on it; drop those, then try again:"
+            f" datops cdc drain {source}"
         ) from None
 
 
@@ -232,6 +257,11 @@ def note_columns(
 def identifiers(names: Sequence[str]) -> sql.Composed:
     """Names in a row, quoted."""
     return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _log_columns(table: FollowedTable) -> sql.Composed:
+    meta = [sql.SQL("{} {}").format(name, sql.SQL(_META_TYPES[key])) for key, name in table.meta.items()]
+    return sql.SQL(", ").join([*meta, *map(_column, table.columns)])
 
 
 def _column(column: SourceColumn) -> sql.Composed:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from datops_assets.cdc.bronze import add_columns
+from datops_assets.cdc.bronze import add_columns, create_tables, drop_log, kept_logs
 from datops_assets.cdc.following import Following
 from datops_assets.cdc.relations import OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
@@ -165,12 +165,13 @@ def renew_tables(
     entry: StreamEntry,
     done: Drained,
 ) -> None:
-    """Copy the tables that are new in the document, or were changed so that the log cannot tell how.
+    """Copy the tables that are new in the document, or were changed so that the log cannot tell how; begin or end logs.
 
     raises      SourceRefusedError: a table was dropped, or made again under its name
     """
     known = known_tables(warehouse, entry)
     found = read_tables(source, stream.publication, names_of(stream.tables))
+    logs = kept_logs(warehouse, stream.source, [one.name for one in stream.tables])
     wanted: list[StreamedTable] = []
     for one in stream.tables:
         now, before = found.get((one.schema, one.table)), known.get((one.schema, one.table))
@@ -184,14 +185,20 @@ def renew_tables(
             reason = f"{one.label} is not the table that was copied: it was dropped or made again"
             _refuse(warehouse, entry, stream, reason)
         assert now is not None
+        if not one.is_logged and one.name in logs:
+            with warehouse.transaction():
+                drop_log(warehouse, stream.source, one.name)
         if before.frozen is not None and (before.accepted or not one.frozen):
             wanted.append(one)
         elif one.frozen and (before.frozen is not None or one.name in done.differences):
             freeze_table(
                 warehouse, stream.source, one.name, done.differences.get(one.name, before.frozen or {})
             )
-        elif verdict == "changed":
-            wanted.append(one)
+            create_tables(
+                warehouse, follow(stream.source, one, now)
+            )  # its log, where none was kept until now
+        elif verdict == "changed" or (one.is_logged and one.name not in logs):
+            wanted.append(one)  # a log begins with a copy: what was not kept nobody can tell
         elif verdict == "grown":
             target = follow(stream.source, one, now)
             with warehouse.transaction():

@@ -23,6 +23,7 @@ from datops_assets.cdc.bronze import (
     prefix_of,
     rename_meta,
     set_column_aside,
+    stage,
     widen_column,
 )
 from datops_assets.cdc.schema import (
@@ -142,12 +143,13 @@ class Relations:
             self._finish(batch)
         known = self._known.get((one.schema, one.table))
         copied = parse_lsn(known.copied) if known is not None and known.copied else 0
-        followed = self._follow_log(one, followed)
-        place, names = (
-            format_lsn(self._numbering.current.commit_lsn),
-            [column.name for column in followed.columns],
-        )
-        note_columns(self._conn, self._stream.source, one.name, place, self._numbering.seq, names)
+        if one.is_logged:
+            followed = self._follow_log(one, followed)
+            place = format_lsn(self._numbering.current.commit_lsn)
+            names = [column.name for column in followed.columns]
+            note_columns(self._conn, self._stream.source, one.name, place, self._numbering.seq, names)
+        else:
+            stage(self._conn, followed)
         since = batch.since if batch is not None else (max(self._entry.applied_lsn, copied), 0)
         if self._is_frozen(one, as_sent, known):
             since = _NEVER

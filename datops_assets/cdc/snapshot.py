@@ -12,7 +12,15 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from datops_assets.cdc.bronze import FollowedTable, identifiers, prefix_for, renew_mirror, renew_tables
+from datops_assets.cdc.bronze import (
+    FollowedTable,
+    create_tables,
+    identifiers,
+    kept_logs,
+    prefix_for,
+    renew_mirror,
+    renew_tables,
+)
 from datops_assets.cdc.history import copied_anew, tell_history
 from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
 from datops_assets.cdc.schema import files_of, rows_came_or_went
@@ -55,7 +63,7 @@ def take_snapshot(
     """
     entry = enter_stream(warehouse, stream)
     for one in stream.tables:
-        if one.history:  # what the log says until here is lost with it
+        if one.history and kept_logs(warehouse, stream.source, [one.name]):  # what it says is lost with it
             tell_history(warehouse, stream.source, one.name, dict(one.rename))
     with closing(connect_source(parameters)) as source:
         _drop_slot(source, stream.slot)
@@ -175,7 +183,8 @@ def follow(source: str, one: StreamedTable, table: SourceTable) -> FollowedTable
             f"{table.label} has {len(table.columns)} columns, and its log has room for {_MOST_COLUMNS} beside its own;"
             " publish fewer: create publication … for table … (column, column)"
         )
-    return FollowedTable(source, one.name, table.columns, prefix_for([c.name for c in table.columns]))
+    prefix = prefix_for([column.name for column in table.columns])
+    return FollowedTable(source, one.name, table.columns, prefix, one.is_logged)
 
 
 def _keyless(table: SourceTable) -> SourceRefusedError:
@@ -227,7 +236,7 @@ def _copy_all(
     tables: dict[StreamedTable, SourceTable],
 ) -> dict[StreamedTable, int]:
     def copy(one: StreamedTable, target: FollowedTable) -> int:
-        with closing(connect()) as conn, conn.transaction(), _history_kept(conn, target.source, one, point):
+        with closing(connect()) as conn, conn.transaction(), _history_kept(conn, target, one, point):
             renew_tables(conn, target)
             return _copy_from(parameters, conn, snapshot, tables[one], target)
 
@@ -262,7 +271,7 @@ def copy_tables(
             if table is None:
                 raise _missing([one.label])
             target = follow(stream.source, one, table)
-            with warehouse.transaction(), _history_kept(warehouse, stream.source, one, point):
+            with warehouse.transaction(), _history_kept(warehouse, target, one, point):
                 renew_mirror(warehouse, target)
                 rows = _copy_from(parameters, warehouse, slot.snapshot, table, target)
                 enter_table(warehouse, entry.stream_id, stream.source, one, table, rows, point)
@@ -276,12 +285,15 @@ def copy_tables(
 
 @contextmanager
 def _history_kept(
-    conn: psycopg.Connection[Any], source: str, one: StreamedTable, point: str
+    conn: psycopg.Connection[Any], target: FollowedTable, one: StreamedTable, point: str
 ) -> Iterator[None]:
     if not one.history:
         yield
         return
-    with copied_anew(conn, source, one.name, dict(one.rename), point):
+    create_tables(
+        conn, target
+    )  # a log that was not kept until now has nothing to tell, and is asked all the same
+    with copied_anew(conn, target.source, one.name, dict(one.rename), point):
         yield
 
 

@@ -31,6 +31,8 @@ class StreamedTable:
 
     frozen: bool = False
     """Whether other columns than those it was copied with stop its mirror, until a person takes them."""
+    is_logged: bool = True
+    """Whether its changes are kept; else there is the mirror alone."""
 
     @property
     def label(self) -> str:

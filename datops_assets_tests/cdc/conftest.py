@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -93,6 +93,15 @@ class Followed:
         """What the change log holds, in its order."""
         query = f"select {columns} from bronze.erp_{table}_changes order by _commit_lsn, _seq"
         return self.warehouse.conn.execute(query).fetchall()
+
+
+def mirror_alone(followed: Followed, *names: str, logged: Collection[str] = ()) -> None:
+    """Keep no log of some tables any more, and one of others."""
+    tables = [
+        replace(one, is_logged=one.name in logged or (one.is_logged and one.name not in names))
+        for one in followed.stream.tables
+    ]
+    followed.stream = replace(followed.stream, tables=tuple(tables))
 
 
 @pytest.hookimpl(tryfirst=True)

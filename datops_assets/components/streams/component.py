@@ -61,22 +61,17 @@ def job_name(document: StreamDocument) -> str:
 def _specs(document: StreamDocument) -> list[dg.AssetSpec]:
     specs = []
     for name, table in document.tables.items():
-        mirror, changes = f"bronze.{document.stream}_{name}", f"bronze.{document.stream}_{name}_changes"
+        mirror = table.description or f"{name} of {document.stream} as it is there now."
+        log = f"Every change of {name} of {document.stream}, in commit order."
         specs += [
             dg.AssetSpec(
-                ["bronze", document.stream, name],
-                description=table.description or f"{name} of {document.stream} as it is there now.",
-                metadata={"dagster/relation_identifier": mirror},
+                ["bronze", document.stream, asset],
+                description=mirror if asset == name else log,
+                metadata={"dagster/relation_identifier": f"bronze.{document.stream}_{asset}"},
                 kinds={"postgres"},
                 **about(document, table, "bronze"),
-            ),
-            dg.AssetSpec(
-                ["bronze", document.stream, f"{name}_changes"],
-                description=f"Every change of {name} of {document.stream}, in commit order.",
-                metadata={"dagster/relation_identifier": changes},
-                kinds={"postgres"},
-                **about(document, table, "bronze"),
-            ),
+            )
+            for asset in document.assets_of(name)
         ]
     return specs
 
@@ -143,7 +138,7 @@ def forget_old_changes(catalogue: Catalogue, document: StreamDocument) -> dict[s
     return {
         name: forget_changes(catalogue.conn, document.stream, name, table.keep.days)
         for name, table in document.tables.items()
-        if table.keep is not None
+        if table.keep is not None and table.is_logged
     }
 
 
@@ -160,11 +155,12 @@ def _results(
     for name in document.tables:
         metadata = {**common, "changes": done.tables.get(name, 0), **standing.tables.get(name, {})}
         metadata |= schema_changes(done, name)
-        yield dg.MaterializeResult(dg.AssetKey(["bronze", document.stream, name]), metadata=metadata)
         of_log = {**metadata, "changes_let_go": gone[name]} if name in gone else metadata
-        yield dg.MaterializeResult(
-            dg.AssetKey(["bronze", document.stream, f"{name}_changes"]), metadata=of_log
-        )
+        for asset in document.assets_of(name):
+            yield dg.MaterializeResult(
+                dg.AssetKey(["bronze", document.stream, asset]),
+                metadata=metadata if asset == name else of_log,
+            )
     yield dg.AssetCheckResult(
         check_name=CHECK,
         asset_key=dg.AssetKey(["bronze", document.stream, next(iter(document.tables))]),

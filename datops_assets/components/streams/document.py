@@ -43,7 +43,11 @@ class StreamSource(DatabaseSource):
 class KeptChanges(Part):
     """How long the log of a table's changes is kept: what is older, and read by silver and history, goes."""
 
-    days: int = Field(ge=1, le=36_500, description="Changes of the last so many days.")
+    days: int = Field(
+        ge=0,
+        le=36_500,
+        description="Changes of the last so many days; 0: no log is written, there is the mirror alone.",
+    )
 
 
 class StreamTable(JudgedTable):
@@ -77,6 +81,23 @@ class StreamTable(JudgedTable):
     as_text: list[str] = Field(
         default_factory=list, description="Take these as the text the database prints, whatever their type."
     )
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether its changes are kept beside its mirror."""
+        return self.keep is None or self.keep.days > 0
+
+    @model_validator(mode="after")
+    def _reads_a_log(self) -> StreamTable:
+        if self.is_logged:
+            return self
+        if self.history:
+            raise ValueError("keep: {days: 0} writes no log to tell a history from, expected 1 day or more")
+        if self.contract is not None:
+            raise ValueError(
+                "keep: {days: 0} writes no log that says which keys to judge, expected 1 day or more, or `silver: view`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _silver_is_one_thing(self) -> StreamTable:
@@ -143,6 +164,11 @@ class StreamDocument(Part):
                 raise ValueError(
                     f"tables.{frozen[0]}.schema: freeze is of `capture: log`, expected evolve or quarantine"
                 )
+            if alone := [name for name, table in self.tables.items() if not table.is_logged]:
+                raise ValueError(
+                    f"tables.{alone[0]}.keep: {{days: 0}} is of `capture: log`, expected 1 day or more: what two looks"
+                    " differ by is told by their log"
+                )
             return self
         if not self.source.url.startswith(("postgresql://", "postgres://", "${")):
             raise ValueError(
@@ -198,6 +224,10 @@ class StreamDocument(Part):
             for name in (table, f"{table}_changes")
         }
 
+    def assets_of(self, name: str) -> list[str]:
+        """What a table has in bronze: its mirror, and the log of its changes where one is kept."""
+        return [name, f"{name}_changes"] if self.tables[name].is_logged else [name]
+
     def change_stream(self) -> ChangeStream:
         """What the engine needs to know."""
         from datops_assets.cdc import ChangeStream, StreamedTable
@@ -213,6 +243,7 @@ class StreamDocument(Part):
                     table.history,
                     tuple(sorted(table.rename.items())),
                     table.schema_policy == "freeze",
+                    table.is_logged,
                 )
                 for name, table in self.tables.items()
             ),

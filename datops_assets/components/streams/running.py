@@ -132,7 +132,7 @@ def tell_assets(
                     "lag_seconds": progress.longest_lag_s,
                 }
                 metadata |= schema_changes(progress, name)
-                for asset in (name, f"{name}_changes"):
+                for asset in document.assets_of(name):
                     key = dg.AssetKey(["bronze", document.stream, asset])
                     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
     except Exception as error:  # whatever its storage says: the rows are in the warehouse all the same
