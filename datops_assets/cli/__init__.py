@@ -67,17 +67,18 @@ def _app() -> typer.Typer:
     return app
 
 
+def end_at_once(*_: object) -> None:
+    """Take a Ctrl-C while commands are imported and made: nobody is there yet to say it in a sentence."""
+    os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Entry point of the `datops` command."""
     # A shell starts background commands with SIGINT ignored; that stays so.
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    command = _app()
-    if interruptible:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
     try:
-        command()
+        _app()()
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
             # What the interrupted run still does in its thread must not go on while Python shuts down.

@@ -6,13 +6,14 @@ With --json the same is one JSON document on stdout; the sentence stays on stder
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from datops_assets.cli import INTERRUPTED
+from datops_assets.cli import INTERRUPTED, end_at_once
 from datops_assets.cli.output import JSON_WANTED, say_json
 from datops_assets.errors import DatopsError, DeclarationError
 
@@ -25,6 +26,8 @@ class SentenceGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
         try:
+            if signal.getsignal(signal.SIGINT) is end_at_once:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             return super().invoke(ctx)
         except DeclarationError as error:
             for problem in error.problems:
