@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from datops_assets.config.settings import Settings
 from datops_assets.postgres.migrations import upgrade
 from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.warehouse import Warehouse, check_version, parse_url
+from datops_assets_tests import scratch
 
 pytest.register_assert_rewrite("datops_assets.testing.sources")
 _TEST_URL = os.environ.get("DATOPS_TEST_WAREHOUSE_URL")
@@ -31,6 +31,8 @@ _TEMPLATE = "datops_test_template"
 for _name in list(os.environ):
     if _name.startswith(("DATOPS_", "DAGSTER_", "DBT_", "PG", "POSTGRES_")):
         del os.environ[_name]
+if "TMPDIR" not in os.environ:  # pytest's own name for the folder of `tmp_path`, of all workers
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(scratch.ROOT))
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def server() -> Iterator[Warehouse]:
         yield check_version(parse_url(_TEST_URL, "DATOPS_TEST_WAREHOUSE_URL"))
         return
     _sweep_killed_runs()
-    folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-", dir="/tmp"))
+    folder = scratch.scratch_folder(f"datops-test-{os.getpid()}-")
     embedded = EmbeddedServer(folder / "postgres", durable=False)
     address = embedded.start()
     yield check_version(
@@ -133,7 +135,7 @@ def _execute(server: Warehouse, statement: str) -> None:
 
 def _sweep_killed_runs() -> None:
     """Stop the servers of test runs that were killed before they could."""
-    for folder in Path("/tmp").glob("datops-test-*-*"):
+    for folder in (*Path("/tmp").glob("datops-test-*-*"), *scratch.ROOT.glob("datops-test-*-*")):
         pid = folder.name.split("-")[2]
         if pid.isdigit() and not psutil.pid_exists(int(pid)) and folder.stat().st_uid == os.geteuid():
             EmbeddedServer(folder / "postgres").stop()

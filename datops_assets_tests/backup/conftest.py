@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.backup import physical_server
 from datops_assets_tests.backup.physical_server import Copied
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.scratch import scratch_folder
 
 _numbers = iter(range(1, 10**9))
 KEY = new_key()
@@ -162,7 +162,7 @@ def datops(*arguments: str, expect: int = 0) -> Any:
 @pytest.fixture(scope="session")
 def whole_server() -> Iterator[Server]:
     """A server of its own: copying the one that all tests share would copy their databases."""
-    folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-whole-", dir="/tmp"))
+    folder = scratch_folder(f"datops-test-{os.getpid()}-whole-")
     embedded = EmbeddedServer(folder / "postgres", durable=False)
     at = embedded.start()
     yield Server(

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.warehouse import Warehouse
 from datops_assets_tests.bad_input.conftest import CANARY, RUN, Landing, Platform
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.scratch import scratch_folder
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_rule_that_people_added_to_bronze_refuses_the_file_without_its_values(
 @pytest.fixture
 def own() -> Iterator[EmbeddedServer]:
     """A server to be stopped and killed."""
-    folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-", dir="/tmp"))
+    folder = scratch_folder(f"datops-test-{os.getpid()}-")
     server = EmbeddedServer(folder / "postgres", durable=False)
     yield server
     server.stop()
@@ -254,7 +254,7 @@ def disk() -> Iterator[Callable[[str], Path]]:
     made: list[Path] = []
 
     def make(size: str) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=f"datops-test-{os.getpid()}-disk-", dir="/tmp"))
+        folder = scratch_folder(f"datops-test-{os.getpid()}-disk-")
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
         if subprocess.run(command, capture_output=True).returncode != 0:
             folder.rmdir()

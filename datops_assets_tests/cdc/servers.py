@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from datops_assets.errors import WarehouseError
 from datops_assets.resources.embedded.account import Account, choose_account
 from datops_assets.resources.embedded.programs import Programs, find_programs
 from datops_assets.resources.warehouse import Warehouse
+from datops_assets_tests.scratch import scratch_folder
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 _USER = "datops"
@@ -127,7 +127,7 @@ def standby_of(primary: OwnServer, **settings: str) -> Iterator[OwnServer]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="datops-cdc-", dir="/tmp"))
+    folder = scratch_folder("datops-cdc-")
     try:
         yield folder
     finally:

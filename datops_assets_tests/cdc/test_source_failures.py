@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,6 +25,7 @@ from datops_assets_tests.cdc.servers import OwnServer, own_server, standby_of
 from datops_assets_tests.cdc.test_stream_component import datops, document, erp  # noqa: F401
 from datops_assets_tests.cdc.test_streaming import streaming, until
 from datops_assets_tests.conftest import TestWarehouse
+from datops_assets_tests.scratch import scratch_folder
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_standby_that_took_over_too_early(warehouse: TestWarehouse) -> None:
 @pytest.fixture
 def small_disk(server: Warehouse) -> Iterator[str]:
     """A tablespace of 24 MB; skips where nothing may be mounted."""
-    folder = Path(tempfile.mkdtemp(prefix="datops-small-", dir="/tmp"))
+    folder = scratch_folder("datops-small-")
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can make a small disk (mount -t tmpfs)")
     done = subprocess.run(

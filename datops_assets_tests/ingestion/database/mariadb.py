@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from datops_assets_tests.scratch import scratch_folder
+
 PACKAGES = ("mariadb-server-core", "mariadb-common", "libaio1", "liburing2")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datops-tests" / "mariadb"
 PASSWORD = "datops-test"
@@ -77,7 +79,7 @@ def start() -> MariaDb:
     raises    NoMariaDbError
     """
     root = programs()
-    folder = Path(tempfile.mkdtemp(prefix="datops-mariadb-", dir="/tmp"))
+    folder = scratch_folder("datops-mariadb-")
     libraries = ":".join(str(path) for path in (root / "usr/lib").glob("*-linux-gnu*"))
     environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
     share = root / "usr/share/mysql"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pymysql
 
 from datops_assets_tests.ingestion.database.mariadb import PASSWORD, MariaDb
+from datops_assets_tests.scratch import scratch_folder
 
 ARTIFACT = "mysql:mysql-connector-mxj-db-files:5.0.12"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datops-tests" / "mysql"
@@ -63,7 +64,7 @@ def start() -> MariaDb:
     raises    NoMySqlError
     """
     root = programs()
-    folder = Path(tempfile.mkdtemp(prefix="datops-mysql-", dir="/tmp"))
+    folder = scratch_folder("datops-mysql-")
     shutil.copytree(root / "mysql", folder / "data" / "mysql")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
