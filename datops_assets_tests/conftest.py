@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as property_settings
 from pydantic import SecretStr
 
 from datops_assets.config.settings import Settings
@@ -25,6 +27,11 @@ from datops_assets.resources.warehouse import Warehouse, check_version, parse_ur
 from datops_assets_tests import scratch
 
 pytest.register_assert_rewrite("datops_assets.testing.sources")
+# A machine that is busy with something else fails no property: pytest's own limit ends what hangs.
+property_settings.register_profile(
+    "busy", property_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+property_settings.load_profile("busy")
 _TEST_URL = os.environ.get("DATOPS_TEST_WAREHOUSE_URL")
 _TEMPLATE = "datops_test_template"
 

@@ -264,7 +264,7 @@ def test_a_network_that_swallows_everything(t: Followed, monkeypatch: pytest.Mon
     """Nobody closes the connection: silence is noticed by itself, as a sentence that allows another try."""
     from datops_assets.cdc import following, replication
 
-    monkeypatch.setattr(following, "_LONGEST_SILENCE_S", 2.0)
+    monkeypatch.setattr(following, "_LONGEST_SILENCE_S", 4.0)
     monkeypatch.setattr(replication, "_STATUS_EVERY_S", 0.4)  # so often is a sign of life asked for
     proxy = Proxy(t.parameters["host"], int(t.parameters["port"]))
     through = {**t.parameters, "host": "127.0.0.1", "port": proxy.port}
@@ -272,7 +272,7 @@ def test_a_network_that_swallows_everything(t: Followed, monkeypatch: pytest.Mon
         with streaming(t, through) as (_, failed):
             t.run("insert into t values (2, 'b')")
             until(lambda: count(t) == 2)
-            time.sleep(2.5)
+            time.sleep(4.5)
             assert failed == []
             proxy.delay_s = math.inf
             t.run("insert into t values (3, 'swallowed')")

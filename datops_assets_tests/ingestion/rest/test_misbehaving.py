@@ -281,9 +281,9 @@ def raw_server(parts: list[bytes], pause_s: float) -> Iterator[str]:
 
 def test_a_server_that_drips_is_given_up_on(lab: RestLab) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n["
-    with raw_server([head, *[b" "] * 200], 0.02) as url:
-        lab.connect(url=url, timeout_s=0.1, tries=1)
-        assert_said(lab, "interrupted", "the answer takes longer than 1 s")
+    with raw_server([head, *[b" "] * 1000], 0.01) as url:
+        lab.connect(url=url, timeout_s=0.3, tries=1)
+        assert_said(lab, "interrupted", "the answer takes longer than 3 s")
 
 
 @pytest.mark.parametrize(

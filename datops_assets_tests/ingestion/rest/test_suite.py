@@ -23,7 +23,7 @@ def opened(url: str, token: str, since: bool) -> tuple[Source[Any], rest.RestTab
         url=url,
         credentials=rest.Bearer(lambda: token),
         allow_private=True,
-        timeout_s=5,
+        timeout_s=30,
         tries=1,
         backoff_s=0.01,
     )
