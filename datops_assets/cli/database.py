@@ -39,11 +39,14 @@ def plan(
 ) -> None:
     """Show each statement that would bring the server to what the document declares; changes nothing."""
     found = _plan(name, config, allow_drop or [], adopt or [])
+    own = _document(name, config)[0].own_thresholds()
     if as_json:
-        say_json(_planned(found))
+        say_json({**_planned(found), "thresholds": own})
         return
     _say_steps(found.steps, "nothing to do")
     _say_kept(found)
+    for key, (value, usual) in own.items():
+        typer.echo(f"-- the watch takes {key} {value} here, in the place of {usual}")
 
 
 @app.command()
@@ -196,7 +199,7 @@ def watch(
                 ],
                 "new": [dataclasses.asdict(one) for one in seen.changes.new],
                 "resolved": [dataclasses.asdict(one) for one in seen.changes.resolved],
-                "skipped": list(seen.skipped),
+                "skipped": [*seen.skipped, *seen.without],
             }
             if as_json:
                 say_json(facts)
@@ -207,8 +210,8 @@ def watch(
                 typer.echo(f"{finding.severity}: {finding.kind}: {finding.summary}")
             for finding in seen.changes.resolved:
                 typer.echo(f"resolved: {finding.kind}: {finding.summary}")
-            for part in seen.skipped if once else ():
-                typer.echo(f"not looked at: {part}")
+            for part in (*seen.skipped, *seen.without) if once else ():
+                typer.echo(f"skipped: {part}")
         if once:
             return
         time.sleep(interval_s)

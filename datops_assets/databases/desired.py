@@ -93,6 +93,8 @@ class TeamDatabase:
     connections: int = 50
     absent: bool = False
     team: str = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Of detection, by the names of `Thresholds`: those that are other than the server's."""
 
     @property
     def mark(self) -> str:

@@ -37,7 +37,8 @@ LOAD = ("connection_storm", "statement_flood", "temporary_files", "rollbacks", "
 """Kinds that are a warning while they pass and critical once they stay."""
 EVENTS = (
     "brute_force", "break_in", "denied", "refused_connections", "new_client", "new_application", "mass_change",
-    "privilege", "grant", "hba", "setting", "exfiltration", "bulk_read", *LOAD,
+    "privilege", "grant", "hba", "setting", "exfiltration", "exfiltration_select",
+    "bulk_read", "off_hours", "new_statement", "growth", *LOAD,
 )  # fmt: skip
 """Kinds that happen and are over, where others last; they count as resolved a while after they were seen last."""
 

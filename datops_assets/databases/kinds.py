@@ -79,6 +79,18 @@ KINDS: Mapping[str, Kind] = {
         "More rows are copied out than is usual for the login; before that is known 100,000, critical from a million.",
         "Ask the team. Its work: `exports: true` at the login. Else end the session and rotate the password.",
     ),
+    "exfiltration_select": Kind(
+        "A login was given more rows by select than usual (pg_stat_statements); before that is known 100,000.",
+        "Ask the team. Its work: `exports: true`. Else see its statements by rows, and rotate the password.",
+    ),
+    "new_statement": Kind(
+        "A login ran a statement of a shape that it never ran (pg_stat_statements), after a week of looking.",
+        "For your notice: select query from pg_stat_statements where queryid = …; a release, or somebody feels around.",
+    ),
+    "off_hours": Kind(
+        "A login works at an hour (UTC; working days, weekend) at which it never did, after a week of looking.",
+        "Ask the team: a late job, or somebody with its password. Not theirs: rotate the password with --hurry.",
+    ),
     "bulk_read": Kind(
         "Far more rows of a database are read than usual.",
         "Find the statement in pg_stat_activity: a missing index, a new report, or rows that leave by select.",
@@ -110,6 +122,18 @@ KINDS: Mapping[str, Kind] = {
     "archive": Kind(
         "The last attempt to archive the log failed.",
         "Read the log for archive_command; until it works pg_wal grows.",
+    ),
+    "replication_lag": Kind(
+        "Who follows the log has a GiB of it not yet, or is five minutes behind; critical after 30.",
+        "See pg_stat_replication: a slow disk or network there, a long query on it, or nobody applies.",
+    ),
+    "log_size": Kind(
+        "The log takes twice what max_wal_size and wal_keep_size mean, and a GiB; critical at four times.",
+        "Look at `archive` and `slot`, and for one that keeps it: select * from pg_replication_slots.",
+    ),
+    "growth": Kind(
+        "A database grew by a GiB within an hour, and by far more than it used to.",
+        "Find the table: select relname, pg_total_relation_size(oid) from pg_class order by 2 desc; is there disk?",
     ),
     "slot": Kind(
         "A replication slot keeps a GiB of log, critical where nobody follows it or it is lost.",

@@ -18,10 +18,12 @@ from datops_assets.databases.actual import Connect
 from datops_assets.databases.desired import TeamDatabase
 from datops_assets.databases.detect import (
     Baseline,
+    Bounds,
     Burst,
     Familiar,
     LogSeen,
     Sample,
+    Size,
     TableCounts,
     Thresholds,
     judge,
@@ -59,6 +61,8 @@ class Look:
     changes: Changes
     skipped: tuple[str, ...]
     """What could not be looked at; nothing is known of it."""
+    without: tuple[str, ...] = ()
+    """What would be looked at with an extension that is not there."""
 
 
 def look(
@@ -73,9 +77,11 @@ def look(
 
     server     its name in our tables
     databases  whose logins are held to their limits, and whose tables are watched
+    thresholds for what is no team's, and where a team's document says nothing
     raises     WarehouseError: the server does not let us in
     """
-    limits = thresholds or Thresholds()
+    bounds = _bounds(databases, thresholds or Thresholds())
+    limits = bounds.server
     before = _remember(catalogue, server)
     with ExitStack() as stack:
         conn = stack.enter_context(closing(connect(None)))
@@ -88,16 +94,30 @@ def look(
             conn, inside, log.place if log else None, log.bursts if log else None, limits.burst_s
         )
         administrator = conn.info.user
-    sample = replace(sample, logins=_logins(databases), tables=_with_age(sample, before))
+    sample = replace(
+        sample,
+        logins=_logins(databases),
+        tables=_with_age(sample, before),
+        sizes=_with_hour(sample, before, limits.growth_s),
+    )
     baselines, familiar = _baselines(catalogue, server), _familiar(catalogue, server)
     exporters = frozenset({administrator, *_exporters(databases)})
-    found = judge(sample, before, baselines, familiar, limits, exporters)
+    found = judge(sample, before, baselines, familiar, bounds, exporters)
     changes = enter(
         catalogue, server, [_with_team(one, databases) for one in found],
         unseen=sample.unseen, linger_s=limits.linger_s, escalate_s=limits.escalate_s,
     )  # fmt: skip
-    _keep(catalogue, server, sample, learn(sample, before, baselines, limits), familiar)
-    return Look(tuple(done), changes, sample.skipped)
+    _keep(catalogue, server, sample, learn(sample, before, baselines, bounds), familiar)
+    return Look(tuple(done), changes, sample.skipped, sample.without)
+
+
+def _bounds(databases: Sequence[TeamDatabase], server: Thresholds) -> Bounds:
+    own: dict[str, Thresholds] = {}
+    for one in databases:
+        if one.thresholds:
+            names = (*_logins([one]).keys(), *_logins([one]).values(), *([one.database] if one.whole else []))
+            own |= dict.fromkeys(names, server.but(one.thresholds))
+    return Bounds(server, own)
 
 
 def _logins(databases: Sequence[TeamDatabase]) -> dict[str, str]:
@@ -139,11 +159,20 @@ def _with_age(sample: Sample, before: Sample | None) -> dict[str, TableCounts]:
     return aged
 
 
+def _with_hour(sample: Sample, before: Sample | None, longest_s: float) -> dict[str, Size]:
+    """The sizes, each beside what it was when its hour began; a new hour begins with the size of now."""
+    sizes = dict(sample.sizes)
+    for name, was in before.sizes.items() if before else ():
+        if name in sizes and sample.at.timestamp() - was.begun_at < longest_s:
+            sizes[name] = replace(was, bytes=sizes[name].bytes)
+    return sizes
+
+
 def _remember(catalogue: psycopg.Connection[Any], server: str) -> Sample | None:
     row = catalogue.execute(
         "select memory, taken_at from datops.watched where server = %s", (server,)
     ).fetchone()
-    if row is None or "grants" not in row[0]:  # never looked, or by a release that remembered other things
+    if row is None or "sizes" not in row[0]:  # never looked, or by a release that remembered other things
         return None
     memory: dict[str, Any] = row[0]
     at: datetime = row[1]
@@ -157,6 +186,8 @@ def _remember(catalogue: psycopg.Connection[Any], server: str) -> Sample | None:
         counts={name: Counts(*value) for name, value in memory["counts"].items()},
         tables={name: TableCounts(*value) for name, value in memory["tables"].items()},
         grants={name: frozenset(lines) for name, lines in memory["grants"].items()},
+        sizes={name: Size(*value) for name, value in memory["sizes"].items()},
+        selected=memory["selected"],
         log=LogSeen(
             place=(memory["log"][0], memory["log"][1]),
             bursts={
@@ -184,6 +215,8 @@ def _keep(
         "counts": {name: astuple(value) for name, value in sample.counts.items()},
         "tables": {name: astuple(value) for name, value in sample.tables.items()},
         "grants": {name: sorted(lines) for name, lines in sample.grants.items()},
+        "sizes": {name: astuple(value) for name, value in sample.sizes.items()},
+        "selected": None if sample.selected is None else dict(sample.selected),
         "log": log.place if log else None,
         "bursts": [
             (*who, one.count, one.first.isoformat(), one.last.isoformat()) for who, one in log.bursts.items()

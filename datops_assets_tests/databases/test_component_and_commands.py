@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import dagster as dg
 import psycopg
@@ -11,7 +12,13 @@ from typer.testing import CliRunner
 
 from datops_assets.cli import _app
 from datops_assets.components.databases.component import asset_key, database_definitions
-from datops_assets.components.databases.document import check_names, read_team_database
+from datops_assets.components.databases.document import (
+    ThresholdsDocument,
+    check_names,
+    read_team_database,
+    usual_threshold,
+)
+from datops_assets.databases import Thresholds
 from datops_assets.errors import DeclarationError
 
 
@@ -100,6 +107,15 @@ def test_the_asset_applies_and_its_check_fails_once_somebody_changes_the_server(
         ("limits: {statement_s: -1}", "limits.statement_s"),
         ("logins: {a: {access: reader, expires: soon}}", "logins.a.expires"),
         ("colour: red", "colour"),
+        ("thresholds: {copied_rows: 0}", "thresholds.copied_rows"),
+        (
+            "thresholds: {copied_rows: 5000000}",
+            "copied_rows (5000000) is above copied_rows_critical (1000000)",
+        ),
+        ("thresholds: {temp_mb: 4, temp_critical_mb: 2}", "temp_mb (4) is above temp_critical_mb (2)"),
+        ("thresholds: {mass_share: 3}", "thresholds.mass_share"),
+        ("thresholds: {learning_days: 0.1}", "thresholds.learning_days"),
+        ("thresholds: {freeze_share: 3}", "freeze_share"),
     ],
 )
 def test_a_mistake_in_the_document_is_said_with_its_line(tmp_path, line, sentence):
@@ -110,6 +126,32 @@ def test_a_mistake_in_the_document_is_said_with_its_line(tmp_path, line, sentenc
         read_team_database(file, tmp_path)
     assert f"database.yaml:{len(text.splitlines())}: " in str(failed.value)
     assert sentence in str(failed.value)
+
+
+def test_thresholds_of_a_document_reach_the_watch_and_are_shown_by_plan(document, teams, project):
+    document.write_text(
+        document.read_text() + "thresholds: {statement_warning_s: 60, temp_mb: 100, learning_days: 14}\n"
+    )
+    desired = read_team_database(document, project).document.desired()
+    assert desired.thresholds == {
+        "statement_warning_s": 60,
+        "temp_bytes": 100 * 1024**2,
+        "learning_s": 14 * 86400,
+    }
+    said = run("plan", "--config", str(document))
+    assert "-- the watch takes statement_warning_s 60 here, in the place of 1800" in said
+    assert json.loads(run("plan", "--config", str(document), "--json"))["thresholds"]["temp_mb"] == [
+        100,
+        1024,
+    ]
+
+
+def test_each_threshold_of_a_document_is_one_of_the_watch_and_says_its_default():
+    for key, field in ThresholdsDocument.model_fields.items():
+        said = re.search(r"Default ([\d.]+)\.$", field.description)
+        assert float(said[1]) == usual_threshold(key), key
+        [name] = ThresholdsDocument.model_construct(**{key: 1}).named()
+        assert hasattr(Thresholds(), name), key
 
 
 def test_two_documents_of_one_database_are_refused(tmp_path):

@@ -17,16 +17,18 @@ import datops_assets
 from datops_assets.databases import KINDS, look
 from datops_assets.databases.detect import (
     Baseline,
+    Bounds,
     Burst,
     Familiar,
     LogSeen,
     Sample,
+    Size,
     TableCounts,
     Thresholds,
     judge,
     learn,
 )
-from datops_assets.databases.detect.sample import PARTS
+from datops_assets.databases.detect.sample import EXTRAS, PARTS
 from datops_assets.databases.detect.server_log import count
 from datops_assets.databases.detect.usual import MEASURES, network
 from datops_assets.databases.findings import Finding, enter
@@ -34,6 +36,7 @@ from datops_assets.databases.sessions import Session
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 LIMIT = Thresholds()
+BOUNDS = Bounds(LIMIT)
 NOBODY = Familiar({})
 
 
@@ -95,7 +98,7 @@ def sample(at=START, **more) -> Sample:
 
 
 def kinds(now: Sample, before: Sample | None = None, familiar: Familiar = NOBODY, **limits) -> dict[str, str]:
-    found = judge(now, before, {}, familiar, Thresholds(**limits), frozenset({"dumper"}))
+    found = judge(now, before, {}, familiar, Bounds(Thresholds(**limits)), frozenset({"dumper"}))
     return {one.kind: one.severity for one in found}
 
 
@@ -134,11 +137,11 @@ def test_habits_belong_to_the_login_whichever_of_its_roles_has_its_turn():
     usual: dict = {}
     for day in range(40):
         usual |= learn(
-            sample(START + timedelta(days=day), sessions=(session("sales_bi_a"),)), None, usual, LIMIT
+            sample(START + timedelta(days=day), sessions=(session("sales_bi_a"),)), None, usual, BOUNDS
         )
     later = START + timedelta(days=41)
     storm = sample(later, sessions=tuple(session("sales_bi_b", pid=n) for n in range(20)))
-    found = judge(storm, None, usual, NOBODY, LIMIT, frozenset())
+    found = judge(storm, None, usual, NOBODY, BOUNDS, frozenset())
     assert [(one.kind, one.subject) for one in found] == [("connection_storm", "sales_bi")]
 
 
@@ -149,6 +152,102 @@ def test_a_role_from_another_network_is_a_stranger_once_its_habits_are_known():
     assert kinds(sample(fresh, sessions=elsewhere), familiar=known) == {}
     assert kinds(sample(old, sessions=elsewhere), familiar=known) == {"new_client": "warning"}
     assert kinds(sample(old, sessions=(session(client="10.0.0.77"),)), familiar=known) == {}
+
+
+NIGHT = datetime(2026, 11, 18, 3, 20, tzinfo=UTC)
+"""A Wednesday."""
+
+
+@pytest.mark.parametrize(
+    ("at", "more", "severity"),
+    [
+        (NIGHT, {}, "warning"),
+        (NIGHT.replace(day=14), {}, "warning"),
+        (NIGHT.replace(hour=10), {}, None),
+        (NIGHT.replace(hour=18, minute=59), {}, None),
+        (NIGHT, {"state": "idle", "statement_s": 4000.0}, None),
+        (NIGHT, {"state": "idle", "statement_s": 20.0}, "warning"),
+        (NIGHT, {"role": "postgres"}, None),
+    ],
+    ids=[
+        "at night",
+        "at the weekend",
+        "at noon",
+        "an hour late",
+        "a pool that idles",
+        "a moment ago",
+        "of no team",
+    ],
+)
+def test_a_login_at_work_when_it_never_was_is_told_once_its_hours_are_known(at, more, severity):
+    hours = {f"workday {hour:02}": START for hour in range(8, 19)}
+    known = Familiar({("sales_bi", "hour"): hours, ("postgres", "hour"): hours})
+    now = sample(at, sessions=(session(**more),))
+    assert kinds(now, familiar=known).get("off_hours") == severity
+    assert "off_hours" not in kinds(
+        sample(START + timedelta(days=1, hours=3), sessions=(session(),)), familiar=known
+    )
+    if severity:
+        assert ("sales_bi", "hour") in {one[:2] for one in known.unknown(now)}, "it is told once"
+
+
+def test_hours_go_on_over_midnight_and_into_the_weekend():
+    known = Familiar({("sales_bi", "hour"): {"workday 23": START}})
+    saturday = datetime(2026, 11, 21, 0, 10, tzinfo=UTC)
+    assert "off_hours" not in kinds(sample(saturday, sessions=(session(),)), familiar=known)
+    assert "off_hours" in kinds(sample(saturday + timedelta(hours=1), sessions=(session(),)), familiar=known)
+
+
+def test_a_role_of_many_statements_may_run_any_and_no_more_are_kept():
+    known = Familiar({("sales_bi", "statement"): {str(number): START for number in range(500)}})
+    later = sample(NIGHT, shapes={"sales_bi_a": frozenset({"-1"})})
+    assert "new_statement" not in kinds(later, familiar=known)
+    assert known.unknown(later) == []
+    many = sample(shapes={"sales_bi_a": frozenset(map(str, range(900)))})
+    assert len(NOBODY.unknown(many)) == 500
+
+
+@pytest.mark.parametrize(
+    ("size", "severity"),
+    [((3e9, 1e9), "warning"), ((5e9, 1e9), "critical"), ((1.9e9, 1e9), None), ((5e8, 1e8), None)],
+)
+def test_a_log_that_outgrows_what_is_meant_is_told(size, severity):
+    assert kinds(sample(log_size=size)).get("log_size") == severity
+
+
+@pytest.mark.parametrize(
+    ("lag", "severity"),
+    [((1e6, 2.0), None), ((2e9, None), "warning"), ((0.0, 400.0), "warning"), ((0.0, 4000.0), "critical")],
+)
+def test_who_follows_and_falls_behind_is_told_by_bytes_or_by_time(lag, severity):
+    assert kinds(sample(replicas={"standby": lag})).get("replication_lag") == severity
+
+
+def test_a_database_that_grows_as_it_never_did_is_told_and_one_that_grows_as_always_is_not():
+    mib, usual = 1024**2, {}
+    for hour in range(24 * 10):
+        grown = sample(START + timedelta(hours=hour), sizes={"sales": Size(10e9 + 300 * mib, 10e9, 0.0)})
+        usual |= learn(grown, None, usual, BOUNDS)
+    for more, found in ((400, []), (3000, ["growth"])):
+        now = sample(START + timedelta(days=11), sizes={"sales": Size(10e9 + more * mib, 10e9, 0.0)})
+        assert [one.kind for one in judge(now, None, usual, NOBODY, BOUNDS, frozenset())] == found
+
+
+def test_thresholds_of_a_team_hold_for_its_logins_and_its_database_and_for_nobody_else():
+    calm = LIMIT.but({"statement_warning_s": 7200, "mass_rows": 10_000, "failed_logins": 50})
+    bounds = Bounds(LIMIT, dict.fromkeys(["sales", "sales_bi_a", "sales_bi_b", "sales_bi"], calm))
+    gone = {f"{name}/main.orders": table(5000) for name in ("sales", "web")}
+    before = sample(tables=gone, grants=dict.fromkeys(["sales", "web"], frozenset()))
+    whose = [("sales_bi_a", "x"), ("someone", "sales"), ("web_bi_a", "web")]
+    long = [session(role, n, database=name, statement_s=4000.0) for n, (role, name) in enumerate(whose)]
+    guessed = [*failures(12, 0.1).bursts.items(), *failures(12, 0.1, "web_bi_a").bursts.items()]
+    log = LogSeen(None, {who: 12 for who, _ in guessed}, dict(guessed))
+    now = sample(START + timedelta(minutes=1), sessions=tuple(long), grants=before.grants, log=log,
+                 powers={"sales_bi_a": (), "web_bi_a": ()})  # fmt: skip
+    found = judge(now, before, {}, NOBODY, bounds, frozenset())
+    assert {(one.kind, one.subject) for one in found if one.subject != "client 10.0.0.1"} == {
+        ("long_statement", "web_bi_a/2"), ("mass_change", "web/main.orders"), ("brute_force", "role web_bi_a"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -184,7 +283,7 @@ def test_a_program_with_an_old_password_is_a_warning_and_guessing_is_critical():
 
 
 def test_what_was_typed_in_the_place_of_a_role_is_not_repeated():
-    found = judge(sample(log=failures(12, 0.1, "hunter2")), None, {}, NOBODY, LIMIT, frozenset())
+    found = judge(sample(log=failures(12, 0.1, "hunter2")), None, {}, NOBODY, BOUNDS, frozenset())
     assert "hunter2" not in str(found)
     assert {one.subject for one in found} == {"role names that are no role", "client 10.0.0.1"}
 
@@ -232,7 +331,7 @@ def test_what_becomes_of_a_table_is_judged_by_its_size_and_its_age(was, now, sev
 def test_a_setting_is_told_without_its_text_and_louder_where_it_guards_something():
     before = sample(settings={"work_mem": "4096", "archive_command": "0" * 32})
     after = sample(settings={"work_mem": "8192", "archive_command": "1" * 32})
-    found = {one.subject: one for one in judge(after, before, {}, NOBODY, LIMIT, frozenset())}
+    found = {one.subject: one for one in judge(after, before, {}, NOBODY, BOUNDS, frozenset())}
     assert {name: one.severity for name, one in found.items()} == {
         "work_mem": "warning",
         "archive_command": "critical",
@@ -247,7 +346,7 @@ def test_each_kind_of_finding_has_its_meaning_its_next_step_and_its_line_in_the_
     )
     used = set(re.findall(r'Finding\(\s*"(\w+)"', code)) | {one.kind for one in MEASURES.values()}
     assert used == set(KINDS)
-    assert {kind for part in PARTS.values() for kind in part} <= used
+    assert {kind for part in (*PARTS.values(), *EXTRAS.values()) for kind in part} <= used
     assert [kind for kind in KINDS if f"`{kind}`" not in page] == []
 
 
@@ -286,7 +385,7 @@ def bystander(teams):
 def test_a_role_that_may_see_little_skips_and_says_what_it_lacks(warehouse, bystander, teams):
     skipped = look(bystander, warehouse.conn, "here", []).skipped
     assert {part.split(":")[0].split(" (")[0] for part in skipped} == {
-        "sessions of others", "pg_hba.conf", "temporary files", "failed logins",
+        "sessions of others", "pg_hba.conf", "temporary files", "failed logins", "size of the log",
     }  # fmt: skip
     teams.run(
         sql.SQL("grant pg_monitor to {}").format(sql.Identifier(f"{teams.prefix}_bystander")).as_string()

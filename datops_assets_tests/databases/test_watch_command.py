@@ -22,6 +22,8 @@ def test_one_look_says_what_it_did_and_findings_lists_what_is_open(project, ware
     seen = json.loads(run("watch", "--once", "--json"))
     assert seen["server"] == "warehouse"
     assert seen["interventions"] == []
+    assert "pg_stat_statements" in str(seen["skipped"])
+    assert "skipped: rows that leave by select" in run("watch", "--once")
     enter(warehouse.conn, "here", [Finding("slot", "erp", "critical", "slot erp is lost")])
     assert "slot erp is lost" in run("findings")
     enter(warehouse.conn, "here", [])
@@ -42,7 +44,9 @@ def test_the_asset_looks_and_its_check_fails_while_something_critical_is_open(pr
         assert not checks["findings"].passed
         assert "slot erp is lost" in str(checks["findings"].metadata)
         assert "pg_drop_replication_slot" in str(checks["findings"].metadata)
-        assert checks["coverage"].passed, "our own server shows everything"
+        assert checks["coverage"].passed, "our own server shows everything that it has"
+        assert checks["coverage"].description == "all was looked at, 1 skipped for want of an extension"
+        assert "create extension pg_stat_statements" in str(checks["coverage"].metadata)
         enter(warehouse.conn, "elsewhere", [])
         assert "slot" not in str(checks_of(instance)["findings"].metadata)
 

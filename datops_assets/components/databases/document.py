@@ -47,6 +47,17 @@ def _schema_name(value: str) -> str:
 LoginName = Annotated[TableName, AfterValidator(_login_name)]
 SchemaName = Annotated[TableName, AfterValidator(_schema_name)]
 Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+_OTHER_UNITS = {
+    "temp_mb": ("temp_bytes", 1024**2), "temp_critical_mb": ("temp_critical_bytes", 1024**2),
+    "growth_mb": ("growth_bytes", 1024**2), "learning_days": ("learning_s", 86400),
+}  # fmt: skip
+"""Key of the document: the name in `Thresholds`, and how many of its unit one of ours is."""
+_PAIRS = (
+    ("statement_warning_s", "statement_critical_s"), ("in_transaction_warning_s", "in_transaction_critical_s"),
+    ("lock_wait_warning_s", "lock_wait_critical_s"), ("copied_rows", "copied_rows_critical"),
+    ("selected_rows", "selected_rows_critical"), ("temp_mb", "temp_critical_mb"),
+)  # fmt: skip
 
 
 class LimitsDocument(Part):
@@ -66,6 +77,91 @@ class LimitsDocument(Part):
     temp_file_mb: int | None = Field(
         None, ge=0, le=10_000_000, description="Most disk for sorts and hashes of one session. Default 1024."
     )
+
+
+class ThresholdsDocument(Part):
+    """From where on the watch says something about this database and its logins. Left out: as below."""
+
+    statement_warning_s: Seconds | None = Field(None, description="Age of a statement. Default 1800.")
+    statement_critical_s: Seconds | None = Field(None, description="The same, critical. Default 3600.")
+    in_transaction_warning_s: Seconds | None = Field(
+        None, description="Pause inside a transaction. Default 300."
+    )
+    in_transaction_critical_s: Seconds | None = Field(None, description="The same, critical. Default 1800.")
+    lock_wait_warning_s: Seconds | None = Field(None, description="Wait for a lock. Default 120.")
+    lock_wait_critical_s: Seconds | None = Field(None, description="The same, critical. Default 900.")
+    failed_logins: Count | None = Field(None, description="Of one login, one after the other. Default 10.")
+    denied: Count | None = Field(None, description="Statements refused between two looks. Default 20.")
+    mass_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Of a table's rows, deleted or written over between two looks. Default 0.5.",
+    )
+    mass_rows: Count | None = Field(None, description="Tables with fewer rows may come and go. Default 1000.")
+    copied_rows: Count | None = Field(
+        None, description="Copied out by one session; below, nothing is unusual. Default 100000."
+    )
+    copied_rows_critical: Count | None = Field(
+        None, description="The same, critical while a login's habits are not known. Default 1000000."
+    )
+    selected_rows: Count | None = Field(
+        None, description="Given to a login by select between two looks. Default 100000."
+    )
+    selected_rows_critical: Count | None = Field(
+        None, description="The same, critical where it is unusual too. Default 1000000."
+    )
+    read_rows_per_s: Count | None = Field(
+        None, description="Read in the database; below, nothing is unusual. Default 100000."
+    )
+    transactions_per_s: Count | None = Field(None, description="The same of transactions. Default 500.")
+    connections_floor: Count | None = Field(
+        None, description="Connections of a login; below, nothing is unusual. Default 10."
+    )
+    temp_mb: Count | None = Field(None, description="Temporary files of a statement. Default 1024.")
+    temp_critical_mb: Count | None = Field(None, description="The same, critical. Default 10240.")
+    growth_mb: Count | None = Field(
+        None, description="By which the database grows in an hour; below, nothing is unusual. Default 1024."
+    )
+    learning_days: float | None = Field(
+        None,
+        ge=1,
+        le=90,
+        description="Before a login was watched for so long, nothing of it is unusual. Default 7.",
+    )
+    deviations: float | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Mean distances above the mean from which on it is unusual. Default 6.",
+    )
+
+    @model_validator(mode="after")
+    def _critical_above_warning(self) -> ThresholdsDocument:
+        for mild, grave in _PAIRS:
+            low, high = (getattr(self, key) or usual_threshold(key) for key in (mild, grave))
+            if low > high:
+                raise ValueError(
+                    f"{mild} ({low}) is above {grave} ({high}), expected the critical one to be larger; give both"
+                )
+        return self
+
+    def named(self) -> dict[str, float]:
+        """What was said, by the names and in the units of `Thresholds`."""
+        found = {}
+        for key, value in self.model_dump(exclude_none=True).items():
+            name, unit = _OTHER_UNITS.get(key, (key, 1))
+            found[name] = value * unit
+        return found
+
+
+def usual_threshold(key: str) -> float:
+    """What the watch takes where a document says nothing, in the unit of the document's key."""
+    from datops_assets.databases import Thresholds
+
+    name, unit = _OTHER_UNITS.get(key, (key, 1))
+    value = getattr(Thresholds(), name) / unit
+    return int(value) if value == int(value) else value
 
 
 class LoginDocument(Part):
@@ -119,6 +215,7 @@ class TeamDatabaseDocument(Part):
     )
     connections: int = Field(50, ge=1, le=100_000, description="Most connections of all logins together.")
     limits: LimitsDocument = LimitsDocument()
+    thresholds: ThresholdsDocument = ThresholdsDocument()
     logins: dict[LoginName, LoginDocument] = Field(default_factory=dict)
     schedule: Cron | None = Field(None, description="Cron line (UTC) of the checks.")
     absent: bool = Field(False, description="`true` removes database, roles and passwords.")
@@ -178,7 +275,13 @@ class TeamDatabaseDocument(Part):
             connections=self.connections,
             absent=self.absent,
             team=self.team,
+            thresholds=self.thresholds.named(),
         )
+
+    def own_thresholds(self) -> dict[str, tuple[float, float]]:
+        """The thresholds that the document gives, each beside the usual one."""
+        said = self.thresholds.model_dump(exclude_none=True)
+        return {key: (value, usual_threshold(key)) for key, value in said.items()}
 
     def administrator(self, project_root: Path) -> Warehouse:
         """The server, as its administrator; started where it is our own. Holds the password.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datops_assets.databases.detect.sample import Sample, TableCounts
-from datops_assets.databases.detect.thresholds import Thresholds
+from datops_assets.databases.detect.thresholds import Bounds, Thresholds
 from datops_assets.databases.findings import Finding
 
 _STRONG = frozenset({"superuser", "bypassrls", "createrole", "replication"})
@@ -19,7 +19,7 @@ _GUARDS = frozenset({
 """Settings whose change lets somebody in, hides something, or loses data."""
 
 
-def judge_changes(sample: Sample, before: Sample, limit: Thresholds) -> Iterator[Finding]:
+def judge_changes(sample: Sample, before: Sample, bounds: Bounds) -> Iterator[Finding]:
     """Findings about what changed since the look before."""
     yield from _powers(sample, before)
     yield from _grants(sample, before)
@@ -27,6 +27,7 @@ def judge_changes(sample: Sample, before: Sample, limit: Thresholds) -> Iterator
     by_oid = {(_database(name), one.oid): one for name, one in sample.tables.items()}
     watched = {_database(name) for name in sample.tables} | set(sample.grants)
     for name, was in before.tables.items():
+        limit = bounds.of(_database(name))
         if was.rows >= limit.mass_rows and _database(name) in watched:
             renamed = by_oid.get((_database(name), was.oid))
             yield from _table(name, was, sample.tables.get(name) or renamed, sample, limit)

@@ -7,7 +7,7 @@ from datops_assets.databases.detect.load import judge_load
 from datops_assets.databases.detect.logins import judge_logins
 from datops_assets.databases.detect.sample import Sample
 from datops_assets.databases.detect.storage import judge_storage
-from datops_assets.databases.detect.thresholds import Thresholds
+from datops_assets.databases.detect.thresholds import Bounds
 from datops_assets.databases.detect.usual import Baselines, Familiar
 from datops_assets.databases.findings import Finding
 
@@ -17,7 +17,7 @@ def judge(
     before: Sample | None,
     baselines: Baselines,
     familiar: Familiar,
-    thresholds: Thresholds,
+    bounds: Bounds,
     exporters: frozenset[str],
 ) -> list[Finding]:
     """Everything there is to say about a sample; each (kind, subject) once, the worst of it.
@@ -25,11 +25,11 @@ def judge(
     exporters    roles that may copy whole tables out
     """
     found = [
-        *judge_load(sample, before, baselines, thresholds, exporters),
-        *judge_logins(sample, familiar, thresholds),
-        *judge_storage(sample, thresholds),
+        *judge_load(sample, before, baselines, bounds, exporters),
+        *judge_logins(sample, familiar, bounds),
+        *judge_storage(sample, bounds.server),
     ]
     if before is not None:
-        found += judge_changes(sample, before, thresholds)
+        found += judge_changes(sample, before, bounds)
     found.sort(key=lambda one: ("info", "warning", "critical").index(one.severity))
     return list({(one.kind, one.subject): one for one in found}.values())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from datops_assets.databases.detect.sample import Counts, Sample
-from datops_assets.databases.detect.thresholds import Thresholds
-from datops_assets.databases.detect.usual import MEASURES, Baselines, floors, measured
+from datops_assets.databases.detect.thresholds import Bounds, Thresholds
+from datops_assets.databases.detect.usual import MEASURES, Baselines, measured
 from datops_assets.databases.findings import Finding
 from datops_assets.databases.sessions import Session
 
@@ -19,22 +19,23 @@ def judge_load(
     sample: Sample,
     before: Sample | None,
     baselines: Baselines,
-    limit: Thresholds,
+    bounds: Bounds,
     exporters: frozenset[str],
 ) -> Iterator[Finding]:
     """Findings about statements, locks, connections, copies and rates."""
     for session in sample.sessions:
-        yield from _ages(session, limit)
-    yield from _queues(sample, limit)
-    yield from _places(sample, limit)
-    yield from _copies(sample, baselines, limit, exporters)
-    yield from _unusual(sample, before, baselines, limit, exporters)
+        yield from _ages(session, bounds.of(session.role, session.database))
+    yield from _queues(sample, bounds)
+    yield from _places(sample, bounds.server)
+    yield from _copies(sample, baselines, bounds, exporters)
+    yield from _selects(sample, before, baselines, bounds, exporters)
+    yield from _unusual(sample, before, baselines, bounds, exporters)
     if before is not None:
         for name, now in sample.counts.items():
             was = before.counts.get(name)
             if was is not None:
-                yield from _rates(name, was, now, limit)
-    yield from _temporary(sample, limit)
+                yield from _rates(name, was, now, bounds.of(name))
+    yield from _temporary(sample, bounds)
 
 
 def _about(session: Session) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def _ages(session: Session, limit: Thresholds) -> Iterator[Finding]:
                       _about(session))  # fmt: skip
 
 
-def _queues(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
+def _queues(sample: Sample, bounds: Bounds) -> Iterator[Finding]:
     """Who is waited for. How long is known of those who wait, not for whom each of them does."""
     for session in sample.sessions:
         if not session.blocks or session.blocked:
@@ -66,6 +67,7 @@ def _queues(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
             one.lock_wait_s or 0.0 for one in sample.sessions if one.blocked and one.database == session.database
         ]  # fmt: skip
         longest = max(waits, default=0.0)
+        limit = bounds.of(session.role, session.database)
         queue = session.blocks > limit.blocked_sessions
         if not queue and longest <= limit.lock_wait_warning_s:
             continue
@@ -87,10 +89,11 @@ def _places(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
 
 
 def _copies(
-    sample: Sample, baselines: Baselines, limit: Thresholds, exporters: frozenset[str]
+    sample: Sample, baselines: Baselines, bounds: Bounds, exporters: frozenset[str]
 ) -> Iterator[Finding]:
     """Rows that leave by COPY, while it is not known what is usual for the role."""
     for session in sample.sessions:
+        limit = bounds.of(session.role, session.database)
         usual = baselines.get((sample.habit_of(session.role), "copied_rows"))
         learned = usual is not None and usual.is_learned(sample.at, limit)
         if session.role in exporters or learned or session.copied_rows <= limit.copied_rows:
@@ -101,26 +104,39 @@ def _copies(
                       f"{session.role} copies rows out: {session.copied_rows} so far", evidence)  # fmt: skip
 
 
+def _selects(
+    sample: Sample, before: Sample | None, baselines: Baselines, bounds: Bounds, exporters: frozenset[str]
+) -> Iterator[Finding]:
+    """Rows that leave by select, while it is not known what is usual for the login."""
+    spared = {sample.habit_of(role) for role in exporters}
+    for (subject, name), rows in measured(sample, before).items():
+        limit, usual = bounds.of(subject), baselines.get((subject, name))
+        learned = usual is not None and usual.is_learned(sample.at, limit)
+        if name == "selected_rows" and rows > limit.selected_rows and not learned and subject not in spared:
+            yield Finding("exfiltration_select", subject, "warning",
+                          f"{subject} was given {rows:.0f} rows by select", {"rows": int(rows)})  # fmt: skip
+
+
 def _unusual(
     sample: Sample,
     before: Sample | None,
     baselines: Baselines,
-    limit: Thresholds,
+    bounds: Bounds,
     exporters: frozenset[str],
 ) -> Iterator[Finding]:
-    floor = floors(limit)
+    spared = {sample.habit_of(role) for role in exporters}
     for (subject, name), value in measured(sample, before).items():
-        usual = baselines.get((subject, name))
-        if usual is None or not usual.is_unusual(value, floor[name], sample.at, limit):
+        usual, limit, measure = baselines.get((subject, name)), bounds.of(subject), MEASURES[name]
+        if usual is None or not usual.is_unusual(value, measure.floor(limit), sample.at, limit):
             continue
-        if name == "copied_rows" and subject in {sample.habit_of(role) for role in exporters}:
+        if name in ("copied_rows", "selected_rows") and subject in spared:
             continue
-        measure = MEASURES[name]
         evidence = {"now": round(value, 1), "usual": round(usual.mean, 1),
                     "up to": round(usual.highest_usual(limit), 1),
                     "watched since": usual.since.isoformat(timespec="minutes")}  # fmt: skip
         says = measure.says.format(subject=subject, value=value, usual=usual.mean)
-        yield Finding(measure.kind, subject, measure.severity, says, evidence)
+        bad = measure.critical_from is not None and value > measure.critical_from(limit)
+        yield Finding(measure.kind, subject, "critical" if bad else measure.severity, says, evidence)
 
 
 def _rates(name: str, was: Counts, now: Counts, limit: Thresholds) -> Iterator[Finding]:
@@ -140,13 +156,14 @@ def _rates(name: str, was: Counts, now: Counts, limit: Thresholds) -> Iterator[F
                       {"bytes": temp})  # fmt: skip
 
 
-def _temporary(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
+def _temporary(sample: Sample, bounds: Bounds) -> Iterator[Finding]:
     """Files that are being written now; statistics know them only once they are closed."""
     by_pid = {session.pid: session for session in sample.sessions}
     for pid, size in sample.temporary.items():
+        session = by_pid.get(pid)
+        limit = bounds.of(session.role, session.database) if session else bounds.server
         if size <= limit.temp_bytes:
             continue
-        session = by_pid.get(pid)
         role = session.role if session else "the server itself"
         evidence = {**(_about(session) if session else {"pid": pid}), "bytes": int(size)}
         yield Finding("temporary_files", f"{role}/{pid}",

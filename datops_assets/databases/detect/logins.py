@@ -7,24 +7,38 @@ from collections.abc import Iterator
 
 from datops_assets.databases.detect.sample import Sample
 from datops_assets.databases.detect.server_log import Burst, LogSeen, Who
-from datops_assets.databases.detect.thresholds import Thresholds
-from datops_assets.databases.detect.usual import Familiar
+from datops_assets.databases.detect.thresholds import Bounds
+from datops_assets.databases.detect.usual import Familiar, Trait
 from datops_assets.databases.findings import Finding
 
 NO_ROLE = "names that are no role"
 """What is typed in the place of a role may be a password: such names are told by their number only."""
 
 
-def judge_logins(sample: Sample, familiar: Familiar, limit: Thresholds) -> Iterator[Finding]:
+def judge_logins(sample: Sample, familiar: Familiar, bounds: Bounds) -> Iterator[Finding]:
     """Findings about logins, refusals and strangers."""
     if sample.log is not None:
-        yield from _failed(sample, sample.log, limit)
-        yield from _broken_in(sample, sample.log, limit)
-        yield from _refused(sample, sample.log, limit)
-    for role, trait, value in familiar.strangers(sample, limit):
+        yield from _failed(sample, sample.log, bounds)
+        yield from _broken_in(sample, sample.log, bounds)
+        yield from _refused(sample, sample.log, bounds)
+    for role, trait, values in familiar.strangers(sample, bounds):
+        yield from _strangers(role, trait, values)
+
+
+def _strangers(role: str, trait: Trait, values: list[str]) -> Iterator[Finding]:
+    """What a role never had before."""
+    if trait == "statement":
+        yield Finding("new_statement", role, "info", f"{role} ran {len(values)} statement(s) of a shape that is new",
+                      {"queryid": values[:10], "shapes": len(values)})  # fmt: skip
+        return
+    for value in values:
         if trait == "client":
             yield Finding("new_client", f"{role} from {value}", "warning",
                           f"{role} comes from {value}, as it never did before", {"network": value})  # fmt: skip
+        elif trait == "hour":
+            yield Finding("off_hours", f"{role} at {value}", "warning",
+                          f"{role} is at work at an hour at which it never was: {value}",
+                          {"hour (UTC)": value})  # fmt: skip
         else:
             yield Finding("new_application", f"{role} by {value}", "info",
                           f"{role} comes by {value}, as it never did before", {"application": value})  # fmt: skip
@@ -34,7 +48,7 @@ def _named(sample: Sample, role: str) -> str:
     return role if role in sample.powers else NO_ROLE
 
 
-def _failed(sample: Sample, log: LogSeen, limit: Thresholds) -> Iterator[Finding]:
+def _failed(sample: Sample, log: LogSeen, bounds: Bounds) -> Iterator[Finding]:
     """By role and by client: one client may try many roles, many clients one.
 
     A program with an old password tries again and again too, but slowly: that is a warning.
@@ -48,6 +62,7 @@ def _failed(sample: Sample, log: LogSeen, limit: Thresholds) -> Iterator[Finding
             counts[name] += burst.count
             speeds[name] = speeds.get(name, 0.0) + burst.per_minute
         for name, count in counts.items():
+            limit = bounds.of(name)
             if count < limit.failed_logins:
                 continue
             fast = speeds[name] >= limit.failed_logins
@@ -63,27 +78,31 @@ def _others(sample: Sample, bursts: list[tuple[Who, Burst]], name: str, word: st
     return sorted(found)[:10]
 
 
-def _broken_in(sample: Sample, log: LogSeen, limit: Thresholds) -> Iterator[Finding]:
+def _broken_in(sample: Sample, log: LogSeen, bounds: Bounds) -> Iterator[Finding]:
     """A login right after a burst of failures: by the log, else by the session that is there."""
     guessed = dict(log.guessed)
     for session in sample.sessions:
         who = (session.role, session.client or "[local]")
         burst = log.bursts.get(who)
-        if burst is not None and 0 <= (session.backend_start - burst.last).total_seconds() <= limit.burst_s:
+        if (
+            burst is not None
+            and 0 <= (session.backend_start - burst.last).total_seconds() <= bounds.server.burst_s
+        ):
             guessed[who] = burst
     for (role, client), burst in guessed.items():
+        limit = bounds.of(role)
         if burst.count >= limit.failed_logins and burst.per_minute >= limit.failed_logins:
             yield Finding("break_in", f"{role} from {client}", "critical",
                           f"{role} logged in from {client} after {burst.count} logins had failed",
                           {"failed": burst.count, "client": client})  # fmt: skip
 
 
-def _refused(sample: Sample, log: LogSeen, limit: Thresholds) -> Iterator[Finding]:
-    if log.refused >= limit.refused_connections:
+def _refused(sample: Sample, log: LogSeen, bounds: Bounds) -> Iterator[Finding]:
+    if log.refused >= bounds.server.refused_connections:
         yield Finding("refused_connections", "server", "warning",
                       f"{log.refused} connections found no place", {"refused": log.refused})  # fmt: skip
     for role, count in log.denied.items():
-        if count >= limit.denied:
+        if count >= bounds.of(role).denied:
             name = _named(sample, role)
             yield Finding("denied", name, "warning",
                           f"{count} statements of {name} were not permitted", {"denied": count})  # fmt: skip

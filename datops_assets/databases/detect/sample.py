@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from datops_assets.databases.detect.server_log import Burst, LogSeen, Place, Who, read_log
+from datops_assets.databases.detect.statements import read_statements
 from datops_assets.databases.sessions import Session, read_places, read_sessions
 
 _MAY_SEE_OTHERS: LiteralString = "select pg_has_role(current_user, 'pg_read_all_stats', 'usage')"
@@ -37,6 +39,20 @@ _SLOTS: LiteralString = """
 select slot_name, active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8
   from pg_replication_slots where not pg_is_in_recovery()
 """
+# Who takes a base backup is not behind. pg_receivewal applies nothing: what it has on its disk counts.
+_REPLICAS: LiteralString = """
+select concat_ws(' from ', nullif(application_name, ''), coalesce(host(client_addr), 'this machine')),
+       max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, sent_lsn)))::float8,
+       max(case when replay_lsn is not null then extract(epoch from replay_lag) end)::float8
+  from pg_stat_replication where state <> 'backup' and not pg_is_in_recovery() group by 1
+"""
+_LOG_SIZE: LiteralString = """
+select coalesce(sum(size), 0)::float8, (pg_size_bytes(current_setting('max_wal_size'))
+       + pg_size_bytes(current_setting('wal_keep_size')))::float8 from pg_ls_waldir()
+"""
+_SIZES: LiteralString = (
+    "select datname, pg_database_size(oid)::float8 from pg_database where datname = any({})"
+)
 _DATABASES: LiteralString = """
 select datname, xact_commit, xact_rollback, deadlocks, temp_bytes, tup_returned
   from pg_stat_database where datname is not null
@@ -92,7 +108,7 @@ select name, case when vartype = 'string' then md5(reset_val) else reset_val end
 PARTS: Mapping[str, tuple[str, ...]] = {
     "sessions of others (grant pg_monitor)": (
         "long_statement", "idle_in_transaction", "lock_queue", "exfiltration", "connections", "connection_storm",
-        "new_client", "new_application",
+        "new_client", "new_application", "off_hours", "replication_lag",
     ),
     "roles": ("privilege",),
     "pg_hba.conf": ("hba",),
@@ -100,6 +116,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "wraparound": ("wraparound",),
     "archiver": ("archive",),
     "slots": ("slot",),
+    "size of the log (grant pg_monitor)": ("log_size",),
+    "sizes of databases (grant pg_monitor)": ("growth",),
     "databases": ("rollbacks", "deadlocks", "statement_flood", "bulk_read"),
     "temporary files (grant pg_monitor)": ("temporary_files",),
     "failed logins: the server writes no JSON log that we can read": (
@@ -107,6 +125,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """What is looked at by itself, and the kinds of findings that stay unknown without it."""
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "rows that leave by select, and new statements (shared_preload_libraries = 'pg_stat_statements', then:"
+    " create extension pg_stat_statements)": ("exfiltration_select", "new_statement"),
+}
+"""The same of what PostgreSQL has only with an extension: its lack is said, and is no fault of the server."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,16 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a database is, and was when the hour of this look began."""
+
+    bytes: float
+    begun_bytes: float
+    begun_at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """A server at one moment."""
 
@@ -154,6 +187,15 @@ class Sample:
     archive_failing_s: float | None = None
     slots: Mapping[str, tuple[bool, str | None, float]] = field(default_factory=dict)
     """Name: followed, wal_status, bytes of log kept for it."""
+    replicas: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    """Who follows the log: bytes and seconds behind."""
+    log_size: tuple[float, float] | None = None
+    """Bytes of pg_wal, and how many are meant by max_wal_size and wal_keep_size."""
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    selected: Mapping[str, float] | None = None
+    """Role: rows given by select since the statistics began; None: nobody counts."""
+    shapes: Mapping[str, frozenset[str]] | None = None
+    """Role: shapes of its statements."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
     temporary: Mapping[int, float] = field(default_factory=dict)
     """Process: bytes of temporary files it has now."""
@@ -165,6 +207,9 @@ class Sample:
     logins: Mapping[str, str] = field(default_factory=dict)
     """Role of a pair that takes turns: the login, which is what habits belong to."""
     skipped: tuple[str, ...] = ()
+    """What we may not look at."""
+    without: tuple[str, ...] = ()
+    """What an extension would show."""
 
     def habit_of(self, role: str) -> str:
         """Whose habits a role has: the login's, or its own."""
@@ -173,7 +218,8 @@ class Sample:
     @property
     def unseen(self) -> frozenset[str]:
         """Kinds of findings of which nothing is known now."""
-        return frozenset(kind for part in self.skipped for kind in PARTS.get(part, ()))
+        parts = {**PARTS, **EXTRAS}
+        return frozenset(kind for part in (*self.skipped, *self.without) for kind in parts[part])
 
 
 def take_sample(
@@ -190,11 +236,12 @@ def take_sample(
     bursts       failed logins that were not over at the sample before
     """
     skipped: list[str] = []
+    watched = sql.Literal(sorted(databases))
 
     def ask(part: str, query: LiteralString) -> list[tuple[Any, ...]]:
         try:
             with conn.transaction():
-                return conn.execute(query).fetchall()
+                return conn.execute(sql.SQL(query).format(watched)).fetchall()
         except (
             psycopg.errors.InsufficientPrivilege,
             psycopg.errors.UndefinedFunction,
@@ -209,6 +256,8 @@ def take_sample(
     if ask("sessions", _MAY_SEE_OTHERS) != [(True,)]:
         skipped.append(next(name for name in PARTS if name.startswith("sessions")))
     archiver = ask("archiver", _ARCHIVER)
+    log_size = ask("size of the log", _LOG_SIZE)
+    statements = read_statements([conn, *databases.values()])
     row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None
     return Sample(
@@ -221,6 +270,13 @@ def take_sample(
         freeze={name: (share, of_limit) for name, share, of_limit in ask("wraparound", _FREEZE)},
         archive_failing_s=archiver[0][2] if archiver and archiver[0][1] else None,
         slots={one[0]: (one[1], one[2], one[3] or 0.0) for one in ask("slots", _SLOTS)},
+        replicas={name: (behind or 0.0, late) for name, behind, late in ask("sessions", _REPLICAS)},
+        log_size=log_size[0] if log_size else None,
+        sizes={
+            name: Size(size, size, row[0].timestamp()) for name, size in ask("sizes of databases", _SIZES)
+        },
+        selected=statements.selected if statements else None,
+        shapes=statements.shapes if statements else None,
         counts={one[0]: Counts(*one[1:]) for one in ask("databases", _DATABASES)},
         temporary=dict(ask("temporary files", _TEMPORARY)),
         tables={
@@ -234,4 +290,5 @@ def take_sample(
         },
         log=log,
         skipped=tuple(dict.fromkeys(skipped)),
+        without=() if statements else tuple(EXTRAS),
     )

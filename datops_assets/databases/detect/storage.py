@@ -1,4 +1,4 @@
-"""What fills or stops a server in the end: age of transactions, the archive, slots. Pure."""
+"""What fills or stops a server in the end: age of transactions, the archive, slots, standbys, the log. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datops_assets.databases.findings import Finding
 
 
 def judge_storage(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
-    """Findings about wraparound, the archive and replication slots."""
+    """Findings about wraparound, the archive, slots, standbys that fall behind, and the log's size."""
     for name, (share, of_limit) in sample.freeze.items():
         if share > limit.freeze_share:
             bad = share > limit.freeze_critical_share or of_limit > limit.freeze_critical_of_limit
@@ -31,3 +31,22 @@ def judge_storage(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
         elif retained > limit.retained_bytes:
             words = f"slot {name} keeps {retained / 1024**2:.0f} MiB of log"
             yield Finding("slot", name, "warning" if followed else "critical", words, evidence)
+    yield from _replicas(sample, limit)
+    if sample.log_size is not None:
+        size, kept = sample.log_size
+        if size > max(limit.log_share * kept, limit.retained_bytes):
+            bad = size > limit.log_critical_share * kept
+            yield Finding("log_size", "server", "critical" if bad else "warning",
+                          f"the log takes {size / 1024**2:.0f} MiB, {kept / 1024**2:.0f} are meant",
+                          {"bytes": int(size), "meant": int(kept)})  # fmt: skip
+
+
+def _replicas(sample: Sample, limit: Thresholds) -> Iterator[Finding]:
+    """Who follows and is behind, by what it has not got and by how old that is."""
+    for name, (behind_bytes, behind_s) in sample.replicas.items():
+        late = behind_s or 0.0
+        if behind_bytes <= limit.retained_bytes and late <= limit.replica_warning_s:
+            continue
+        yield Finding("replication_lag", name, "critical" if late > limit.replica_critical_s else "warning",
+                      f"{name} is {behind_bytes / 1024**2:.0f} MiB and {late:.0f} s behind",
+                      {"bytes": int(behind_bytes), "seconds": round(late, 1)})  # fmt: skip

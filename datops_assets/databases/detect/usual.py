@@ -8,19 +8,21 @@ nightly load becomes usual after some nights, an attack does not within the hour
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
 from datops_assets.databases.detect.sample import Sample
-from datops_assets.databases.detect.thresholds import Thresholds
+from datops_assets.databases.detect.thresholds import Bounds, Thresholds
 from datops_assets.databases.findings import Severity
 
-Trait = Literal["client", "application"]
-MOST_FAMILIAR = 100
-"""A role that comes from more places, or under more names, than this may come from anywhere."""
+Trait = Literal["client", "application", "hour", "statement"]
+MOST_FAMILIAR: Mapping[Trait, int] = {"client": 100, "application": 100, "hour": 48, "statement": 500}
+"""A role that has had more than this may have anything. Hours: those of a working day, those of the weekend."""
+_AT_WORK_S = 60
+"""A session that did something within this time is at work; a pool's idle ones are not."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,35 @@ class Measure:
     severity: Severity
     says: str
     """`{subject}`, `{value}` and `{usual}` are filled in."""
+    floor: Callable[[Thresholds], float]
+    """Below it nothing is unusual."""
+    critical_from: Callable[[Thresholds], float] | None = None
 
 
 MEASURES: Mapping[str, Measure] = {
     "connections": Measure(
-        "connection_storm", "warning", "{subject} has {value:.0f} connections, usual are {usual:.0f}"
+        "connection_storm", "warning", "{subject} has {value:.0f} connections, usual are {usual:.0f}",
+        lambda limit: limit.connections_floor,
     ),
     "copied_rows": Measure(
-        "exfiltration", "critical", "{subject} copies {value:.0f} rows out, usual are {usual:.0f}"
+        "exfiltration", "critical", "{subject} copies {value:.0f} rows out, usual are {usual:.0f}",
+        lambda limit: limit.copied_rows,
+    ),
+    "selected_rows": Measure(
+        "exfiltration_select", "warning", "{subject} was given {value:.0f} rows by select, usual are {usual:.0f}",
+        lambda limit: limit.selected_rows, lambda limit: limit.selected_rows_critical,
     ),
     "transactions_per_s": Measure(
-        "statement_flood", "warning", "{subject} runs {value:.0f} transactions a second, usual are {usual:.0f}"
+        "statement_flood", "warning", "{subject} runs {value:.0f} transactions a second, usual are {usual:.0f}",
+        lambda limit: limit.transactions_per_s,
     ),
     "read_rows_per_s": Measure(
-        "bulk_read", "warning", "{value:.0f} rows of {subject} are read a second, usual are {usual:.0f}"
+        "bulk_read", "warning", "{value:.0f} rows of {subject} are read a second, usual are {usual:.0f}",
+        lambda limit: limit.read_rows_per_s,
+    ),
+    "growth_bytes": Measure(
+        "growth", "warning", "{subject} grew by {value:.0f} bytes within the hour, usual are {usual:.0f}",
+        lambda limit: limit.growth_bytes,
     ),
 }  # fmt: skip
 
@@ -94,36 +111,53 @@ class Familiar:
 
     values: Mapping[tuple[str, Trait], Mapping[str, datetime]]
 
-    def strangers(self, sample: Sample, thresholds: Thresholds) -> Iterator[tuple[str, Trait, str]]:
-        """Role, trait, value: what a role that was watched for long enough never had before."""
+    def strangers(self, sample: Sample, bounds: Bounds) -> Iterator[tuple[str, Trait, list[str]]]:
+        """Role, trait, values: what a role that was watched for long enough never had before."""
         for (role, trait), seen in traits(sample).items():
             known = self.values.get((role, trait), {})
-            if not known or len(known) >= MOST_FAMILIAR:
+            if not known or len(known) >= MOST_FAMILIAR[trait]:
                 continue
-            if (sample.at - min(known.values())).total_seconds() < thresholds.learning_s:
+            if (sample.at - min(known.values())).total_seconds() < bounds.of(role).learning_s:
                 continue
-            for value in sorted(seen - known.keys()):
-                yield role, trait, value
+            near = {hour_of(sample.at + timedelta(hours=by)) for by in (-1, 1)} if trait == "hour" else set()
+            strange = sorted(seen - known.keys())
+            if strange and not near & known.keys():  # clocks are set forward and back, jobs take longer
+                yield role, trait, strange
 
     def unknown(self, sample: Sample) -> list[tuple[str, Trait, str]]:
         """What has to be kept of a sample."""
         return [
             (role, trait, value)
             for (role, trait), seen in traits(sample).items()
-            if len(self.values.get((role, trait), {})) < MOST_FAMILIAR
-            for value in sorted(seen - self.values.get((role, trait), {}).keys())
+            for known in [self.values.get((role, trait), {})]
+            for value in sorted(seen - known.keys())[: max(MOST_FAMILIAR[trait] - len(known), 0)]
         ]
 
 
 def traits(sample: Sample) -> dict[tuple[str, Trait], set[str]]:
-    """Where the sessions of each login or role come from, and what they call themselves."""
+    """Of each login or role: where it comes from, what it calls itself, when it works, what it runs.
+
+    Hours and statements of declared logins only: whoever else is on the server keeps none.
+    """
     found: dict[tuple[str, Trait], set[str]] = {}
     for session in sample.sessions:
         who = sample.habit_of(session.role)
         found.setdefault((who, "client"), set()).add(network(session.client))
         if session.application:
             found.setdefault((who, "application"), set()).add(_program(session.application))
+        at_work = session.is_active or (session.statement_s is not None and session.statement_s < _AT_WORK_S)
+        if at_work and session.role in sample.logins:
+            found.setdefault((who, "hour"), set()).add(hour_of(sample.at))
+    for role, shapes in (sample.shapes or {}).items():
+        if role in sample.logins and shapes:
+            found.setdefault((sample.habit_of(role), "statement"), set()).update(shapes)
     return found
+
+
+def hour_of(at: datetime) -> str:
+    """The hour (UTC) of a working day or of the weekend: `workday 09`."""
+    utc = at.astimezone(UTC)
+    return f"{'workday' if utc.weekday() < 5 else 'weekend'} {utc:%H}"
 
 
 def network(client: str | None) -> str:
@@ -158,25 +192,31 @@ def measured(sample: Sample, before: Sample | None) -> dict[tuple[str, str], flo
                 continue
             found[name, "transactions_per_s"] = (now.transactions - was.transactions) / passed
             found[name, "read_rows_per_s"] = (now.read_rows - was.read_rows) / passed
+        found |= _selected(sample, before)
+    for name, size in sample.sizes.items():
+        found[name, "growth_bytes"] = max(size.bytes - size.begun_bytes, 0.0)
     return found
 
 
-def floors(thresholds: Thresholds) -> dict[str, float]:
-    """Below what each measure is never unusual."""
-    return {
-        "connections": thresholds.connections_floor,
-        "copied_rows": thresholds.copied_rows,
-        "transactions_per_s": thresholds.transactions_per_s,
-        "read_rows_per_s": thresholds.read_rows_per_s,
-    }
+def _selected(sample: Sample, before: Sample) -> dict[tuple[str, str], float]:
+    """Rows given by select since the look before; nothing of a role whose statements were forgotten meanwhile."""
+    found: dict[tuple[str, str], float] = {}
+    if sample.selected is None or before.selected is None:
+        return found
+    for role, rows in sample.selected.items():
+        more = rows - before.selected.get(role, 0.0)
+        if more >= 0:
+            key = (sample.habit_of(role), "selected_rows")
+            found[key] = found.get(key, 0.0) + more
+    return found
 
 
 def learn(
-    sample: Sample, before: Sample | None, baselines: Baselines, thresholds: Thresholds
+    sample: Sample, before: Sample | None, baselines: Baselines, bounds: Bounds
 ) -> dict[tuple[str, str], Baseline]:
     """The baselines with this sample in them."""
     at = sample.at
     return {
-        key: baselines.get(key, Baseline(at, at)).learn(value, at, thresholds)
+        key: baselines.get(key, Baseline(at, at)).learn(value, at, bounds.of(key[0]))
         for key, value in measured(sample, before).items()
     }
