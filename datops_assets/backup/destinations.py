@@ -104,7 +104,7 @@ class FolderDestination(Destination):
 
     def create(self, path: str) -> Incoming:
         """Begin a file beside its place."""
-        with _explained(self):
+        with explained(self):
             target = self._path(path)
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             return _IncomingFile(target)
@@ -130,14 +130,14 @@ class FolderDestination(Destination):
     def remove(self, folder: str) -> None:
         """Remove it; the manifest first."""
         top = self._path(folder)
-        with _explained(self):
+        with explained(self):
             (top / MANIFEST).unlink(missing_ok=True)
             if top.exists():
                 shutil.rmtree(top)
 
     def remove_file(self, path: str) -> None:
         """Remove it."""
-        with _explained(self):
+        with explained(self):
             self._path(path).unlink(missing_ok=True)
 
     def free_bytes(self) -> int | None:
@@ -183,7 +183,7 @@ class _IncomingFile(Incoming):
 
 
 class StoreDestination(Destination):
-    """Any store that fsspec opens: s3://, gs://, abfs://, sftp://, memory://.
+    """Any object store that fsspec opens: s3://, gs://, abfs://, memory://.
 
     An object store shows an object only when it is whole, so files go straight to their place.
     """
@@ -199,7 +199,7 @@ class StoreDestination(Destination):
             scheme = url.partition("://")[0]
             raise BackupRefusedError(
                 f"the destination {name} begins with {scheme}://, for which no driver is installed;"
-                " see the extras s3, gcs, azure and sftp"
+                " see the extras s3, gcs and azure"
             ) from None
 
     @property
@@ -209,18 +209,18 @@ class StoreDestination(Destination):
 
     def create(self, path: str) -> Incoming:
         """Begin an object."""
-        with _explained(self):
+        with explained(self):
             return _IncomingObject(self._store, self._path(path))
 
     def open(self, path: str) -> IO[bytes]:
         """Open an object."""
-        with _explained(self):
+        with explained(self):
             return cast("IO[bytes]", _Object(self._store.open(self._path(path), "rb"), self))
 
     def list_files(self, folder: str) -> dict[str, int]:
         """Every object below."""
         top = self._path(folder)
-        with _explained(self):
+        with explained(self):
             self._store.invalidate_cache()
             try:
                 found = self._store.find(top, detail=True)
@@ -240,14 +240,14 @@ class StoreDestination(Destination):
     def remove(self, folder: str) -> None:
         """Remove all objects below; the manifest first."""
         files = self.list_files(folder)
-        with _explained(self):
+        with explained(self):
             for path in sorted(files, key=lambda path: path != MANIFEST):
                 self._store.rm_file(self._path(f"{folder}/{path}"))
             self._store.invalidate_cache()
 
     def remove_file(self, path: str) -> None:
         """Remove the object."""
-        with _explained(self), suppress(FileNotFoundError):
+        with explained(self), suppress(FileNotFoundError):
             self._store.rm_file(self._path(path))
 
     def free_bytes(self) -> int | None:
@@ -278,7 +278,7 @@ class _Object(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        with _explained(self._of):
+        with explained(self._of):
             return bytes(self._file.read(size))
 
     def close(self) -> None:
@@ -312,7 +312,11 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def _explained(destination: Destination) -> Iterator[None]:
+def explained(destination: Destination) -> Iterator[None]:
+    """Say of what breaks that it is the destination's.
+
+    raises     BackupRefusedError: it refuses us. SourceUnreachableError: anything else. FileNotFoundError goes through
+    """
     try:
         yield
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from datops_assets.components.sources.templates import fill_in, resolve_path, un
 from datops_assets.components.texts import Cron, Owner, PathTemplate, TableName
 from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.config.settings import Settings, read_secret
-from datops_assets.errors import DeclarationError
+from datops_assets.errors import BackupRefusedError, DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.backup.destinations import Destination
@@ -210,17 +210,27 @@ class BackupDocument(Part):
 
         raises    DeclarationError, TerminalError: a variable is not set, or a driver is not installed
         """
+        return [self._open(name, one, settings) for name, one in self.destinations.items()]
+
+    def _open(self, name: str, one: BackupDestination, settings: Settings) -> Destination:
         from datops_assets.backup.destinations import FolderDestination, StoreDestination
 
-        opened: list[Destination] = []
-        for name, one in self.destinations.items():
-            if "://" in fill_in(one.url) and not one.url.startswith("file://"):
-                secrets = {key: read_secret(env).get_secret_value() for key, env in one.options_env.items()}
-                opened.append(StoreDestination(name, fill_in(one.url), {**one.options, **secrets}))
-            else:
-                path = one.url.removeprefix("file://")
-                opened.append(FolderDestination(name, resolve_path(path, settings.project_root)))
-        return opened
+        url = fill_in(one.url)
+        if "://" not in url or url.startswith("file://"):
+            return FolderDestination(
+                name, resolve_path(one.url.removeprefix("file://"), settings.project_root)
+            )
+        secrets = {key: read_secret(env).get_secret_value() for key, env in one.options_env.items()}
+        options = {**one.options, **secrets}
+        if not url.startswith(("sftp://", "ssh://")):
+            return StoreDestination(name, url, options)
+        try:
+            from datops_assets.backup.sftp import SftpDestination
+        except ImportError:
+            raise BackupRefusedError(
+                f"the destination {name} begins with sftp://; install its driver: the extra sftp"
+            ) from None
+        return SftpDestination(name, url, options)
 
     def keys(self) -> Keys:
         """The keys by their names.
