@@ -7,7 +7,7 @@ catalogue. Belongs here: reading and judging. Does not: receiving (wal.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,13 @@ from datops_assets.backup.wal_segments import (
     start_of,
     timeline_of,
 )
-from datops_assets.errors import BackupDamagedError, BackupError
+from datops_assets.errors import (
+    BackupDamagedError,
+    BackupError,
+    BackupRefusedError,
+    DatopsError,
+    SourceUnreachableError,
+)
 from datops_assets.postgres.lsn import format_lsn, parse_lsn
 
 _NAME = re.compile(
@@ -87,6 +93,20 @@ def list_log(destination: Destination, name: str) -> list[LogFile]:
     return longest(found)
 
 
+def list_answering(
+    destinations: Sequence[Destination], name: str
+) -> tuple[dict[str, list[LogFile]], dict[str, str]]:
+    """All that each destination has, by its name; and why the others do not answer."""
+    listed: dict[str, list[LogFile]] = {}
+    silent: dict[str, str] = {}
+    for destination in destinations:
+        try:
+            listed[destination.name] = list_log(destination, name)
+        except DatopsError as error:
+            silent[destination.name] = str(error)
+    return listed, silent
+
+
 def longest(files: Iterable[LogFile]) -> list[LogFile]:
     """Of several parts of one segment the one that has most, in the order of the log."""
     best: dict[str, LogFile] = {}
@@ -111,21 +131,25 @@ class Reach:
 
 def reach_of(
     files: Sequence[LogFile],
-    histories: dict[int, list[Parting]],
+    histories: Mapping[int, Sequence[Parting]],
     timeline: int,
     start: int,
     segment_bytes: int,
+    to: int | None = None,
 ) -> Reach:
     """Follow the log from a place on a timeline, over to newer timelines, for as long as no segment is missing.
 
     start      where the backup ends: what lies before is in the backup
+    to         the timeline to end on; None for the newest
     """
-    newest = max([timeline, *histories])
+    newest = max([timeline, *histories]) if to is None else to
     way = _way(histories, timeline, newest)
     if way is None:
-        return Reach(
-            [], start, None, None, [f"timeline {newest} does not come from timeline {timeline} of the backup"]
+        known = ", ".join(str(number) for number in sorted({timeline, *histories}))
+        said = (
+            f"timeline {newest} does not come from timeline {timeline} of the backup; timelines kept: {known}"
         )
+        return Reach([], start, None, None, [f"{said}; choose one by --to-timeline"])
     there = {one.segment: one for one in files if not is_history(one.segment)}
     taken: list[LogFile] = []
     covered, until = start, None
@@ -134,11 +158,12 @@ def reach_of(
         # The segment in which two timelines part begins, on the newer one, with a copy of the older.
         current = next(tli for tli, end in way if end is None or at + segment_bytes <= end)
         one = there.get(segment_name(current, at, segment_bytes))
-        if one is None:
+        # A part of a timeline that was left behind it ends before the place where it was left.
+        if one is None or (one.partial and current != newest):
             break
         taken.append(one)
         covered, until = max(covered, one.covered), one.until or until
-        if one.partial and current == newest:
+        if one.partial:
             break
         at += segment_bytes
     later = [
@@ -152,15 +177,17 @@ def reach_of(
 
 
 def _way(
-    histories: dict[int, list[Parting]], timeline: int, newest: int
+    histories: Mapping[int, Sequence[Parting]], timeline: int, newest: int
 ) -> list[tuple[int, int | None]] | None:
     """The timelines from the backup's to the newest, each with the place where it was left."""
-    partings = [*histories.get(newest, []), Parting(newest, 0)]
-    numbers = [one.timeline for one in partings]
-    if timeline not in numbers:
-        return None
-    behind = partings[numbers.index(timeline) :]
-    return [(one.timeline, one.lsn if one is not behind[-1] else None) for one in behind]
+    way = way_to(histories.get(newest, []), newest)
+    numbers = [one for one, _ in way]
+    return way[numbers.index(timeline) :] if timeline in numbers else None
+
+
+def way_to(partings: Sequence[Parting], timeline: int) -> list[tuple[int, int | None]]:
+    """A timeline and its ancestors, the oldest first, each with the place where it was left; None: it was not."""
+    return [*((one.timeline, one.lsn) for one in partings), (timeline, None)]
 
 
 def problems_of(target: Target, reach: Reach) -> list[str]:
@@ -196,29 +223,39 @@ def _is_past(one: LogFile, time: datetime) -> bool:
     return one.until is not None and one.until >= time
 
 
-def fetch_log(files: Sequence[LogFile], destination: Destination, name: str, keys: Keys, into: Path) -> None:
-    """Bring files of the log into a folder, each held against the hash in its name.
+def fetch_log(
+    files: Sequence[LogFile], destinations: Sequence[Destination], name: str, keys: Keys, into: Path
+) -> None:
+    """Bring files of the log into a folder, each from the first destination that has it right by the hash in its name.
 
-    raises     BackupDamagedError: one was changed, cut off, or is missing
+    raises     BackupDamagedError: one was changed, cut off, or is missing. SourceUnreachableError: nobody answers
     """
     for one in files:
         if (into / one.segment).exists():
             # A part that came with the backup, which the archive has more of, or the same.
             (into / one.segment).unlink()
-        unpack_alone(
-            destination, f"{folder_of_log(name)}/{one.name}", Member(one.segment, one.sha256, one.bytes), keys,
-            encrypted=one.encrypted, into=into,
-        )  # fmt: skip
+        said: DatopsError | None = None
+        for destination in destinations:
+            try:
+                unpack_alone(
+                    destination, f"{folder_of_log(name)}/{one.name}", Member(one.segment, one.sha256, one.bytes),
+                    keys, encrypted=one.encrypted, into=into,
+                )  # fmt: skip
+                break
+            except (BackupDamagedError, BackupRefusedError, SourceUnreachableError) as error:
+                said = said or error
+        else:
+            raise said or BackupError(f"no destination has {one.segment}")
 
 
 def read_histories(
-    files: Sequence[LogFile], destination: Destination, name: str, keys: Keys, scratch: Path
+    files: Sequence[LogFile], destinations: Sequence[Destination], name: str, keys: Keys, scratch: Path
 ) -> dict[int, list[Parting]]:
     """Where timelines parted, by the newer one."""
     found = {}
     for one in files:
         if is_history(one.segment):
-            fetch_log([one], destination, name, keys, scratch)
+            fetch_log([one], destinations, name, keys, scratch)
             found[one.timeline] = read_history((scratch / one.segment).read_text())
     return found
 

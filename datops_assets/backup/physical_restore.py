@@ -29,7 +29,13 @@ from datops_assets.backup.server import Server
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import compare_members, read_server_manifest
 from datops_assets.backup.verify import read_from
-from datops_assets.errors import BackupDamagedError, BackupError, BackupRefusedError
+from datops_assets.errors import (
+    BackupDamagedError,
+    BackupError,
+    BackupRefusedError,
+    DatopsError,
+    SourceUnreachableError,
+)
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.lsn import parse_lsn
 from datops_assets.resources.embedded import EmbeddedServer
@@ -112,11 +118,11 @@ def read_chain(destinations: Sequence[Destination], name: str, backup_id: str, k
 
 
 def _read_link(destinations: Sequence[Destination], name: str, backup_id: str, keys: Keys) -> Link:
-    said: BackupDamagedError | None = None
+    said: DatopsError | None = None
     for destination in destinations:
         try:
             return Link(read_from(destination, name, backup_id, keys), destination)
-        except BackupDamagedError as error:
+        except (BackupDamagedError, BackupRefusedError, SourceUnreachableError) as error:
             said = said or error
     raise said or BackupError(f"no destination has the backup {backup_id}")
 

@@ -42,6 +42,8 @@ class Target:
     name: str | None = None
     inclusive: bool = True
     """Whether what lies at the very target is in it."""
+    timeline: int | None = None
+    """The timeline to end on; None for the newest that the log has."""
 
     @property
     def is_end(self) -> bool:
@@ -50,10 +52,12 @@ class Target:
 
     def __str__(self) -> str:
         if self.time is not None:
-            return f"time {self.time.isoformat()}"
-        if self.lsn is not None:
-            return f"LSN {self.lsn}"
-        return f"name {self.name}" if self.name is not None else "the end of the log"
+            said = f"time {self.time.isoformat()}"
+        elif self.lsn is not None:
+            said = f"LSN {self.lsn}"
+        else:
+            said = f"name {self.name}" if self.name is not None else "the end of the log"
+        return said if self.timeline is None else f"{said} on timeline {self.timeline}"
 
     def parameters(self) -> dict[str, str]:
         """PostgreSQL's words for it; the others are emptied, whatever the copied server had."""
@@ -69,7 +73,7 @@ class Target:
         return in_order | {
             "recovery_target_inclusive": "on" if self.inclusive else "off",
             "recovery_target_action": "promote",
-            "recovery_target_timeline": "latest",
+            "recovery_target_timeline": str(self.timeline) if self.timeline else "latest",
         }
 
 

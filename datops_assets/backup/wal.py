@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,31 +25,44 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from datops_assets.backup.artefacts import pack
 from datops_assets.backup.destinations import Destination
 from datops_assets.backup.encryption import Keys
-from datops_assets.backup.log_archive import LogFile, folder_of_log, list_log, parse_name
+from datops_assets.backup.log_archive import LogFile, folder_of_log, parse_name
+from datops_assets.backup.log_copies import Copied, Keepers
+from datops_assets.backup.log_start import (
+    hold_slot,
+    plan_start,
+    read_backed_up,
+    read_source,
+    require_same_server,
+)
 from datops_assets.backup.logical import as_source
 from datops_assets.backup.server import Server, fitting_programs
-from datops_assets.backup.wal_segments import is_history, is_segment, segment_name, start_of
-from datops_assets.errors import BackupError, DatopsError, LockTakenError, SourceRefusedError
+from datops_assets.backup.wal_segments import is_history, is_segment, segment_name, start_of, timeline_of
+from datops_assets.errors import BackupError, LockTakenError
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.lsn import format_lsn, parse_lsn
 
 _POLL_S = 0.2
 _STATE: LiteralString = """
-select current_setting('server_version_num')::int, pg_size_bytes(current_setting('wal_segment_size')),
-       (select timeline_id from pg_control_checkpoint()), pg_current_wal_lsn()::text,
-       s.restart_lsn::text, s.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint
-  from (select 1) one left join pg_replication_slots s on s.slot_name = %s
+with here as (select case when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+                          else pg_current_wal_lsn() end as lsn)
+select s.wal_status, pg_wal_lsn_diff(here.lsn, s.restart_lsn)::bigint
+  from here left join pg_replication_slots s on s.slot_name = %s
 """
+# On a standby the primary's words: when it sent what, by its own clock, which also stamps its commits.
 _WRITTEN: LiteralString = """
-select clock_timestamp(), pg_current_wal_insert_lsn()::text,
+select case when not pg_is_in_recovery() then clock_timestamp()
+            when w.latest_end_lsn is not null then w.last_msg_send_time else pg_last_xact_replay_timestamp() end,
+       case when not pg_is_in_recovery() then pg_current_wal_insert_lsn()
+            when w.latest_end_lsn is not null then w.latest_end_lsn else pg_last_wal_replay_lsn() end::text,
        (select max(write_lsn)::text from pg_stat_replication where application_name = %s)
+  from (select 1) one left join pg_stat_wal_receiver w on true
 """
 _ENTER: LiteralString = """
 insert into datops.backup_wal (name, file, segment, partial, timeline, covered, until_at, stored_bytes, destinations)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (name, file) do nothing
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (name, file) do update
+   set destinations = array(select distinct unnest(backup_wal.destinations || excluded.destinations) order by 1)
 """
 
 
@@ -81,6 +94,8 @@ class Received:
     until: datetime | None = None
     started_anew: str | None = None
     """Why the log does not go on where it ended; None where it does."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Destinations that did not answer, and why; they get what they lack when they do."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ def read_state(conn: psycopg.Connection[Any], stream: LogStream) -> LogState:
         (stream.name,),
     ).fetchone()
     assert kept is not None
-    return LogState(kept[0], kept[1], kept[2], kept[3], kept[4], stream.slot, row[5], row[6])
+    return LogState(kept[0], kept[1], kept[2], kept[3], kept[4], stream.slot, row[0], row[1])
 
 
 def receive(
@@ -120,16 +135,18 @@ def receive(
     *,
     once: bool = False,
     stop: threading.Event | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Received:
     """Keep the log as it is written, until `stop` is set; `once`: all that is written by now.
 
     conn       the catalogue's
+    say        hears what a person should know while it goes on: a destination that is gone, or back
     promise    what is entered is at a destination, whole; the source keeps the rest until it is. Killed at any
                moment, the next one goes on where this one ended
     raises     BackupError, SourceUnreachableError, SourceRefusedError; LockTakenError: another one receives
     """
     with _alone(conn, stream.name):
-        return _Receiver(conn, stream).run(once, stop or threading.Event())
+        return _Receiver(conn, stream, say).run(once, stop or threading.Event())
 
 
 def enter_found(conn: psycopg.Connection[Any], name: str, destinations: Sequence[Destination]) -> int:
@@ -175,8 +192,9 @@ def forget(
 
 
 class _Receiver:
-    def __init__(self, conn: psycopg.Connection[Any], stream: LogStream) -> None:
-        self._conn, self._stream = conn, stream
+    def __init__(self, conn: psycopg.Connection[Any], stream: LogStream, say: Callable[[str], None]) -> None:
+        self._conn, self._stream, self._say = conn, stream, say
+        self._keepers = Keepers(stream.name, stream.destinations, stream.keys, say)
         # Of its own: a pg_receivewal that outlived a killed receiver must not write among our files, nor speak for us.
         token = secrets.token_hex(4)
         self._folder = stream.staging / f"wal-{stream.name}#{token}"
@@ -184,7 +202,8 @@ class _Receiver:
         self._received = Received()
         self._marks: deque[tuple[datetime, int]] = deque()
         self._parts: list[LogFile] = []
-        self._segment_bytes = 0
+        self._histories: list[LogFile] = []
+        self._segment_bytes = self._slot_at = 0
         self._next_part = 0.0
 
     def run(self, once: bool, stop: threading.Event) -> Received:
@@ -197,8 +216,10 @@ class _Receiver:
             with self._receiving(source) as process:
                 while True:
                     written = self._look(source)
-                    done = stop.is_set() or (once and written >= end)
+                    done = stop.is_set() or (once and written >= end and self._keepers.are_level)
                     self._keep_finished(source)
+                    if not stop.is_set() and (copied := self._keepers.catch_up()) is not None:
+                        self._enter(copied)
                     self._keep_part(written, now=done)
                     if done and parse_lsn(self._received.covered) >= min(end, written):
                         break
@@ -206,63 +227,40 @@ class _Receiver:
                         raise BackupError(f"the log of {stream.server.address} broke off: {self._words()}")
                     stop.wait(_POLL_S)
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._received.failed = dict(self._keepers.failed)
         return self._received
 
     def _begin(self, source: psycopg.Connection[Any]) -> int:
         """Make the slot where there is none, and a place to go on from; returns where the log ends now."""
-        row = source.execute(_STATE, (self._stream.slot,)).fetchone()
-        assert row is not None
-        version, self._segment_bytes, timeline, now, restart, status, _ = row
-        if source.execute("select pg_has_role('pg_read_all_stats', 'usage')").fetchone() != (True,):
-            raise SourceRefusedError(
-                "the role may not see how far the log was received; on the server: grant pg_monitor to the role"
-            )
+        stream = self._stream
+        found = read_source(stream.server, source, stream.slot)
+        require_same_server(self._conn, stream.name, stream.server.address, found)
         # We are the only one, so whoever receives under our name outlived its receiver.
         source.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where starts_with(application_name, %s)",
-            (_app_prefix(self._stream.name),),
+            (_app_prefix(stream.name),),
         )
-        programs = fitting_programs(version, self._stream.pg_bin)
-        self._program = programs.path("pg_receivewal")
-        kept = [
-            one for to in self._stream.destinations for one in self._list(to) if not is_history(one.segment)
-        ]
-        if status == "lost":
-            source.execute("select pg_drop_replication_slot(%s)", (self._stream.slot,))
-            restart = None
-        if restart is None:
-            try:
-                made = source.execute(
-                    "select lsn::text from pg_create_physical_replication_slot(%s, true)",
-                    (self._stream.slot,),
-                ).fetchone()
-            except psycopg.Error as error:
-                raise SourceRefusedError(
-                    f"the slot {self._stream.slot} cannot be made (SQLSTATE {error.sqlstate});"
-                    " the role needs `replication`, the server a free slot"
-                ) from None
-            restart = made[0] if made and made[0] else now
-            if kept:
-                why = "the source dropped what the slot held" if status == "lost" else "its slot was gone"
-                self._received.started_anew = f"{why}: the log begins anew at {restart}; take a full backup"
-        elif kept:
-            timeline = max(kept, key=lambda one: one.covered).timeline
+        self._program = fitting_programs(found.version, stream.pg_bin).path("pg_receivewal")
+        kept = self._keepers.look()
+        self._slot_at = hold_slot(source, stream.slot, found)
+        on_disk = {name for (name,) in source.execute("select name from pg_ls_waldir()")}
+        backed_up = read_backed_up(self._conn, stream.name)
+        start = plan_start(found, kept, backed_up, self._slot_at, on_disk, stream.name)
+        if start.gap is not None:
+            self._say(start.gap)
+        self._segment_bytes = found.segment_bytes
         self._parts = [one for one in kept if one.partial]
-        self._received.covered = restart
-        first = segment_name(timeline, parse_lsn(restart), self._segment_bytes)
-        (
-            self._folder / f"{first}.partial"
-        ).touch()  # pg_receivewal goes on with the segment that it finds a part of
+        self._histories = [one for one in kept if is_history(one.segment)]
+        self._received.started_anew, self._received.covered = start.gap, format_lsn(start.covered)
+        first = segment_name(start.timeline, start.covered, found.segment_bytes)
+        # pg_receivewal goes on with the segment that it finds a part of.
+        (self._folder / f"{first}.partial").touch()
+        if found.is_standby:
+            return found.end
         source.execute("select pg_logical_emit_message(false, 'datops', 'wal')")
         row = source.execute("select pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
         return parse_lsn(row[0])
-
-    def _list(self, destination: Destination) -> list[LogFile]:
-        try:
-            return list_log(destination, self._stream.name)
-        except (DatopsError, OSError):
-            return []
 
     @contextmanager
     def _receiving(self, source: psycopg.Connection[Any]) -> Iterator[subprocess.Popen[bytes]]:
@@ -298,24 +296,54 @@ class _Receiver:
         row = source.execute(_WRITTEN, (self._app,)).fetchone()
         assert row is not None
         at, end, written = row
-        self._marks.append((at, parse_lsn(end)))
+        if at is not None and end is not None:  # a standby that heard nothing yet knows neither
+            self._marks.append((at, parse_lsn(end)))
         return parse_lsn(written) if written else 0
 
     def _keep_finished(self, source: psycopg.Connection[Any]) -> None:
         for path in sorted(self._folder.iterdir()):
             if is_history(path.name):
-                self._keep(path, LogFile(path.name, False, 0, None, 0, "", False))
-                path.unlink()
+                self._keep_history(path)
             elif is_segment(path.name):
                 end = start_of(path.name, self._segment_bytes) + self._segment_bytes
                 self._keep(path, LogFile(path.name, False, end, self._until(end), 0, "", False))
                 hit("wal.kept")
-                source.execute(
-                    "select pg_replication_slot_advance(%s, %s)", (self._stream.slot, format_lsn(end))
-                )
+                self._move_slot_on(source, end)
                 path.unlink()
-                self._drop_parts(end)
+                self._drop_parts(path.name, end)
                 self._received.segments += 1
+
+    def _keep_history(self, path: Path) -> None:
+        """Keep where a timeline came from.
+
+        raises     BackupError: what is kept has another timeline of that number
+        """
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        known = {one.sha256 for one in self._histories if one.segment == path.name}
+        if known - {sha256}:
+            raise BackupError(
+                f"timeline {timeline_of(path.name)} of {self._stream.server.address} is another one than the log kept"
+                f" under {self._stream.name} has; give its document another name under `backup:`"
+            )
+        if not known:
+            self._keep(path, LogFile(path.name, False, 0, None, 0, "", False))
+        path.unlink()
+
+    def _move_slot_on(self, source: psycopg.Connection[Any], end: int) -> None:
+        """Let the source forget what is kept.
+
+        raises     BackupError: somebody dropped the slot
+        """
+        if end <= self._slot_at:
+            return
+        try:
+            source.execute("select pg_replication_slot_advance(%s, %s)", (self._stream.slot, format_lsn(end)))
+        except psycopg.errors.UndefinedObject:
+            raise BackupError(
+                f"somebody dropped the slot {self._stream.slot} on {self._stream.server.address}; start again, and it"
+                f" is made anew: datops backup wal {self._stream.name}"
+            ) from None
+        self._slot_at = end
 
     def _keep_part(self, written: int, *, now: bool) -> None:
         """Keep what there is of the segment that grows, when it is time or all is asked for."""
@@ -342,37 +370,31 @@ class _Receiver:
         return self._received.until
 
     def _keep(self, path: Path, about: LogFile) -> None:
-        """Write one file to the destinations, and enter it."""
-        stream = self._stream
+        """Write one file to the destinations that answer, and enter it.
+
+        raises     BackupError: none does. Nothing was moved on, the source keeps it
+        """
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        one = replace(
-            about, bytes=path.stat().st_size, sha256=sha256, encrypted=stream.keys.current is not None
-        )
-        failed: dict[str, str] = {}
-        packed = pack(
-            {one.segment: path}, one.name, f"{folder_of_log(stream.name)}/{one.name}", stream.destinations,
-            stream.keys.current, failed,
-        )  # fmt: skip
-        there = [destination.name for destination in stream.destinations if destination.name not in failed]
-        _enter(self._conn, stream.name, one, packed.bytes, there)
-        if failed:
-            # Not moved on: the source keeps it until every destination has it.
-            raise BackupError(
-                "; ".join(f"the destination {name}: {why}" for name, why in sorted(failed.items()))
-            )
+        encrypted = self._stream.keys.current is not None
+        one = replace(about, bytes=path.stat().st_size, sha256=sha256, encrypted=encrypted)
+        self._enter(self._keepers.write(path, one))
         if one.covered:
             self._received.covered = format_lsn(one.covered)
         if one.partial:
-            self._drop_parts(one.covered)
+            self._drop_parts(one.segment, one.covered)
             self._parts.append(one)
 
-    def _drop_parts(self, covered: int) -> None:
-        """Forget parts that a longer one, or the whole segment, has replaced."""
-        for one in [part for part in self._parts if part.covered <= covered]:
-            for destination in self._stream.destinations:
-                with suppress(DatopsError, OSError):
-                    destination.remove_file(f"{folder_of_log(self._stream.name)}/{one.name}")
+    def _enter(self, copied: Copied) -> None:
+        _enter(self._conn, self._stream.name, copied.file, copied.stored_bytes, copied.destinations)
+
+    def _drop_parts(self, segment: str, covered: int) -> None:
+        """Forget parts that a longer one, or the whole segment, has replaced.
+
+        The last part of a timeline that was left stays: it may hold what the newer one does not.
+        """
+        for one in [part for part in self._parts if part.segment == segment and part.covered <= covered]:
+            self._keepers.remove(one)
             self._conn.execute(
                 "delete from datops.backup_wal where name = %s and file = %s", (self._stream.name, one.name)
             )

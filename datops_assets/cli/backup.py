@@ -17,6 +17,8 @@ from datops_assets.errors import DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
+    from datops_assets.backup.physical_restore import FolderPlan, FolderRestored
+    from datops_assets.backup.restore import Restored, RestorePlan
     from datops_assets.components.backups.document import BackupDocument
 
 app = typer.Typer(help="Backups: taken, verified, restored, drilled.", no_args_is_help=True)
@@ -190,55 +192,99 @@ def restore(
     ] = None,
     to_lsn: Annotated[str | None, typer.Option(help="With --folder: to this place in the log.")] = None,
     to_name: Annotated[str | None, typer.Option(help="With --folder: to this named restore point.")] = None,
+    to_timeline: Annotated[
+        int | None,
+        typer.Option(help="With --folder: on this timeline of the log; default: the newest."),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Show what a restore would do; with --apply do it and hold the outcome against the backup."""
-    from datops_assets.backup.restore import Wanted
-    from datops_assets.components.backups import operations
-    from datops_assets.components.backups.log import restore_folder, target_from
-    from datops_assets.components.catalogue import open_catalogue
-    from datops_assets.config.settings import read_settings
-
     document = _document(name, config)
     if folder is not None:
         if database or to or schema or table or onto:
             raise DeclarationError(["--folder restores a whole server, expected no --database beside it"])
-        point = target_from(to_time, to_lsn, to_name)
-        with open_catalogue() as catalogue:
-            into = restore_folder(
-                document, catalogue, folder.absolute(), point, backup_id=backup, at=at, apply=apply
-            )
-        _say_restore(dataclasses.asdict(into), apply, as_json)
-        return
-    if to_time or to_lsn or to_name:
-        raise DeclarationError(["a point in time is of a whole server, expected --folder beside it"])
-    if not database:
-        raise DeclarationError(["restore into what? expected --database NAME, or --folder PATH"])
-    if schema and table:
-        raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
-    wanted = Wanted(schema, table)
-    if without_catalogue:
-        if at not in document.destinations:
-            known = ", ".join(document.destinations)
+        if without_catalogue:
             raise DeclarationError(
-                [f"--without-catalogue takes one destination, expected --at with one of: {known}"]
+                [
+                    "--folder asks the catalogue; where that is lost, expected first, on an empty warehouse:"
+                    " datops backup list --rebuild"
+                ]
             )
-        settings = read_settings()
-        target = operations.target_of(document, settings, to, password_env).at(database)
-        outcome = operations.restore_without_catalogue(
-            document, settings, backup, target, wanted, onto=onto, at=at, apply=apply
-        )
-        _say_restore(dataclasses.asdict(outcome), apply, as_json)
-        return
+        target = (to_time, to_lsn, to_name, to_timeline)
+        fields = dataclasses.asdict(_into_folder(document, folder, target, backup, at, apply))
+    else:
+        if to_time or to_lsn or to_name or to_timeline:
+            raise DeclarationError(["a point in time is of a whole server, expected --folder beside it"])
+        if not database:
+            raise DeclarationError(["restore into what? expected --database NAME, or --folder PATH"])
+        if schema and table:
+            raise DeclarationError(["--schema and --table stand side by side, expected one of them"])
+        place = _Place(database, to, password_env, onto)
+        take = _into_database_without_catalogue if without_catalogue else _into_database
+        fields = dataclasses.asdict(take(document, place, (schema, table), backup, at, apply))
+    _say_restore(fields, apply, as_json)
+
+
+def _into_folder(
+    document: BackupDocument, folder: Path, target: tuple[str | None, str | None, str | None, int | None],
+    backup: str | None, at: str | None, apply: bool,
+) -> FolderPlan | FolderRestored:  # fmt: skip
+    from datops_assets.components.backups.folder import restore_folder, target_from
+    from datops_assets.components.catalogue import open_catalogue
+
+    point = target_from(*target)
     with open_catalogue() as catalogue:
-        target = operations.target_of(document, catalogue.settings, to, password_env).at(database)
-        entry = operations.choose(document, catalogue, backup, operations.LOGICAL)
-        outcome = operations.restore(
-            document, catalogue, entry, target, wanted, onto=onto, at=at, apply=apply
+        return restore_folder(
+            document, catalogue, folder.absolute(), point, backup_id=backup, at=at, apply=apply
         )
-    _say_restore(dataclasses.asdict(outcome), apply, as_json)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a database goes, as a call says it."""
+
+    database: str
+    to: str | None
+    password_env: str | None
+    onto: str | None
+
+
+def _into_database(
+    document: BackupDocument, place: _Place, part: tuple[str | None, str | None], backup: str | None,
+    at: str | None, apply: bool,
+) -> RestorePlan | Restored:  # fmt: skip
+    from datops_assets.backup.restore import Wanted
+    from datops_assets.components.backups import operations
+    from datops_assets.components.catalogue import open_catalogue
+
+    with open_catalogue() as catalogue:
+        server = operations.target_of(document, catalogue.settings, place.to, place.password_env)
+        entry = operations.choose(document, catalogue, backup, operations.LOGICAL)
+        return operations.restore(
+            document, catalogue, entry, server.at(place.database), Wanted(*part), onto=place.onto, at=at, apply=apply
+        )  # fmt: skip
+
+
+def _into_database_without_catalogue(
+    document: BackupDocument, place: _Place, part: tuple[str | None, str | None], backup: str | None,
+    at: str | None, apply: bool,
+) -> RestorePlan | Restored:  # fmt: skip
+    from datops_assets.backup.restore import Wanted
+    from datops_assets.components.backups import operations
+    from datops_assets.config.settings import read_settings
+
+    if at is None or at not in document.destinations:
+        known = ", ".join(document.destinations)
+        raise DeclarationError(
+            [f"--without-catalogue takes one destination, expected --at with one of: {known}"]
+        )
+    settings = read_settings()
+    server = operations.target_of(document, settings, place.to, place.password_env)
+    return operations.restore_without_catalogue(
+        document, settings, backup, server.at(place.database), Wanted(*part), onto=place.onto, at=at, apply=apply
+    )  # fmt: skip
 
 
 def _say_restore(fields: dict[str, Any], apply: bool, as_json: bool) -> None:
@@ -274,13 +320,19 @@ def wal(
             findings = checked.findings
             fields = dataclasses.asdict(checked.state) | {"findings": findings}
         else:
-            fields = dataclasses.asdict(receive_log(document, catalogue, once=once, stop=stop))
+            fields = dataclasses.asdict(
+                receive_log(document, catalogue, once=once, stop=stop, say=_say_aside)
+            )
     if as_json:
         say_json(fields)
     else:
         say_fields({key: "none" if value in ([], None) else value for key, value in fields.items()})
-    if findings or fields.get("started_anew"):
+    if findings or fields.get("started_anew") or fields.get("failed"):
         raise typer.Exit(1)
+
+
+def _say_aside(what: str) -> None:
+    typer.echo(f"datops: {what}", err=True)
 
 
 @contextmanager

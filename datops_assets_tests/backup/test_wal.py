@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from datops_assets.backup import log_copies
+from datops_assets.backup.destinations import Destination, FolderDestination
 from datops_assets.backup.log_archive import LogFile, check_log, list_log, parse_name, problems_of, reach_of
 from datops_assets.backup.recovery import RecoveringServer, Target
 from datops_assets.backup.wal import LogStream, Received, plan_forget, read_state, receive
 from datops_assets.backup.wal_segments import SEGMENT_BYTES, Parting, missing_segments, segment_name, start_of
 from datops_assets.errors import BackupDamagedError, BackupError, LockTakenError
+from datops_assets.postgres.lsn import parse_lsn
 from datops_assets_tests.backup.conftest import datops
 from datops_assets_tests.backup.physical_server import Copied
 
@@ -30,10 +34,13 @@ MIB = 1 << 20
 @pytest.fixture
 def stream(copied: Copied) -> Iterator[LogStream]:
     """The log of the server that is copied; its slot goes afterwards."""
-    about = copied.backup
-    made = LogStream("whole", about.server, about.destinations, about.keys, about.staging, every_s=0.5)
-    yield made
+    yield stream_of(copied)
     drop_slot(copied)
+
+
+def stream_of(copied: Copied) -> LogStream:
+    about = copied.backup
+    return LogStream("whole", about.server, about.destinations, about.keys, about.staging, every_s=0.5)
 
 
 @pytest.fixture
@@ -73,13 +80,13 @@ def next_segment(copied: Copied) -> None:
 
 
 @contextmanager
-def server_of(folder: Path, version: int) -> Iterator[psycopg.Connection[Any]]:
+def server_of(folder: Path, version: int, dbname: str = "datops") -> Iterator[psycopg.Connection[Any]]:
     """A connection to a restored folder."""
     server = RecoveringServer(folder.with_name(f"{folder.name}-started"), version, None)
     folder.rename(server.data)
     server.wal.mkdir(exist_ok=True)
     try:
-        with server.start(Target(), durable=False, superuser="datops", dbname="datops").connect() as conn:
+        with server.start(Target(), durable=False, superuser="datops", dbname=dbname).connect() as conn:
             yield conn
     finally:
         server.stop()
@@ -218,6 +225,34 @@ def test_a_server_comes_back_to_a_named_point_and_to_an_lsn(
 
 
 @pytest.mark.backup_fault
+def test_a_name_that_the_log_lacks_is_refused_in_the_plan_and_one_from_before_the_newest_backup_is_found(
+    log_document: Path, copied: Copied, tmp_path: Path
+) -> None:
+    datops("wal", "--once")
+    datops("run", "--kind", "full")
+    with copied.connect() as conn:
+        conn.execute("insert into orders values (70001, 'before')")
+        conn.execute("select pg_create_restore_point('v1, the first')")
+        conn.execute("insert into orders values (70002, 'after')")
+    next_segment(copied)
+    datops("run", "--kind", "full")
+    with copied.connect() as conn:
+        conn.execute("select pg_create_restore_point('twice'), pg_create_restore_point('twice')")
+    datops("wal", "--once")
+    said = str(datops("restore", "--folder", "b", "--to-name", "v2", expect=1))
+    assert "no place that is called 'v2'; it has: 'twice', 'v1, the first'" in said
+    assert "2 places that are called 'twice'; choose one: --to-lsn" in str(
+        datops("restore", "--folder", "b", "--to-name", "twice", expect=1)
+    )
+    folder = tmp_path / "back"
+    assert (
+        datops("restore", "--folder", str(folder), "--to-name", "v1, the first", "--apply")["findings"] == []
+    )
+    with server_of(folder, 180000) as conn:
+        assert conn.execute("select id from orders where id > 70000").fetchall() == [(70001,)]
+
+
+@pytest.mark.backup_fault
 def test_a_target_before_the_first_backup_or_behind_the_log_is_refused(
     log_document: Path, copied: Copied
 ) -> None:
@@ -274,14 +309,75 @@ def test_a_damaged_segment_is_found(copied: Copied, stream: LogStream, damage: s
 
 
 @pytest.mark.backup_fault
-def test_a_slot_that_was_dropped_is_said_loudly_and_the_log_begins_anew(
+def test_a_slot_that_was_dropped_is_made_anew_and_leaves_no_gap_where_the_source_has_its_log_still(
     log_document: Path, copied: Copied
 ) -> None:
+    datops("run", "--kind", "full")
     datops("wal", "--once")
     drop_slot(copied)
     next_segment(copied)
     assert "no slot" in str(datops("wal", "--status", expect=1)["findings"])
-    assert "take a full backup" in datops("wal", "--once", expect=1)["started_anew"]
+    assert datops("wal", "--once")["started_anew"] is None
+    assert datops("wal", "--status")["findings"] == []
+
+
+@pytest.mark.backup_fault
+def test_a_slot_that_was_dropped_and_a_log_that_went_with_it_leave_a_gap_that_a_full_backup_closes(
+    log_document: Path, copied: Copied
+) -> None:
+    datops("run", "--kind", "full")
+    datops("wal", "--once")
+    kept_to = datops("wal", "--status")["covered"]
+    drop_slot(copied)
+    let_go_of_the_log(copied, kept_to)
+    said = datops("wal", "--once", expect=1)["started_anew"]
+    assert "its slot was gone: the log begins anew at" in said
+    assert "datops backup run whole --kind full" in said
+    next_segment(copied)
+    datops("wal", "--once")
+    # It stays known, and only what lies before the gap can be wanted.
+    (finding,) = datops("wal", "--status", expect=1)["findings"]
+    assert "the log lacks 0000000" in finding
+    assert "the log has a gap" in str(datops("restore", "--folder", "back", expect=1)["problems"])
+    datops("run", "--kind", "full")
+    datops("wal", "--once")
+    assert datops("wal", "--status")["findings"] == []
+    assert datops("restore", "--folder", "back")["problems"] == []
+
+
+@pytest.mark.backup_fault
+def test_a_source_that_ran_out_of_room_for_the_slot_says_so(log_document: Path, copied: Copied) -> None:
+    datops("run", "--kind", "full")
+    datops("wal", "--once")
+    kept_to = datops("wal", "--status")["covered"]
+    with copied.connect() as conn:
+        conn.execute("alter system set max_slot_wal_keep_size = '1MB'")
+        conn.execute("select pg_reload_conf()")
+    try:
+        let_go_of_the_log(copied, kept_to)
+        assert "dropped what the slot datops_whole held" in str(
+            datops("wal", "--status", expect=1)["findings"]
+        )
+        assert "the source dropped what the slot held" in datops("wal", "--once", expect=1)["started_anew"]
+        assert read_state(copied.warehouse.conn, stream_of(copied)).slot_status == "reserved"
+    finally:
+        with copied.connect() as conn:
+            conn.execute("alter system reset max_slot_wal_keep_size")
+            conn.execute("select pg_reload_conf()")
+
+
+def let_go_of_the_log(copied: Copied, kept_to: str) -> None:
+    """Write and check point until the source has the log from there no more."""
+    segment = segment_name(1, parse_lsn(kept_to))
+    for _ in range(60):
+        for _ in range(5):
+            next_segment(copied)
+        with copied.connect() as conn:
+            conn.execute("checkpoint")
+            there = {name for (name,) in conn.execute("select name from pg_ls_waldir()")}
+        if segment not in there:
+            return
+    pytest.fail("the source keeps its log")
 
 
 @pytest.mark.backup_fault
@@ -328,6 +424,141 @@ def test_a_destination_that_is_gone_holds_the_slot_back(copied: Copied, stream: 
     assert missing_segments(names, 1, start_of(names[0]), start_of(names[-1])) == []
 
 
+@pytest.fixture
+def two(copied: Copied, stream: LogStream) -> LogStream:
+    """The log at two destinations."""
+    second = FolderDestination("second", copied.folder.with_name("second"))
+    return dataclasses.replace(stream, destinations=[*stream.destinations, second])
+
+
+@contextmanager
+def gone(destination: Destination) -> Iterator[None]:
+    """A folder that cannot be written to, and comes back with what it had."""
+    assert isinstance(destination, FolderDestination)
+    aside = destination.root.with_name("aside")
+    destination.root.rename(aside)
+    destination.root.write_text("no folder")
+    yield
+    destination.root.unlink()
+    aside.rename(destination.root)
+
+
+def names_at(destination: Destination) -> list[str]:
+    return [one.name for one in list_log(destination, "whole")]
+
+
+@pytest.mark.backup_fault
+def test_one_dead_destination_of_two_stops_nobody_and_gets_what_it_lacks(
+    copied: Copied, two: LogStream
+) -> None:
+    first, second = two.destinations
+    kept(copied, two)
+    with gone(second):
+        next_segment(copied)
+        received = kept(copied, two)
+        assert list(received.failed) == ["second"]
+        assert received.segments
+        next_segment(copied)
+        kept(copied, two)
+        state = read_state(copied.warehouse.conn, two)
+        # The source is not filled up for it: the other has all.
+        assert state.retained_bytes is not None
+        assert state.retained_bytes < 2 * SEGMENT_BYTES
+    assert len(names_at(second)) < len(names_at(first))
+    assert kept(copied, two).failed == {}
+    assert names_at(second) == names_at(first)
+    assert check_log(list_log(second, "whole"), second, "whole", two.keys) == []
+    rows = copied.warehouse.fetch("select distinct destinations from datops.backup_wal where name = 'whole'")
+    assert rows == [(["local", "second"],)]
+
+
+@pytest.mark.backup_fault
+def test_a_destination_that_goes_and_comes_back_under_a_running_receiver_is_said(
+    copied: Copied, two: LogStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_copies, "RETRY_S", 0.2)
+    kept(copied, two)
+    stop, said = threading.Event(), list[str]()
+    outcome: list[Received] = []
+
+    def run() -> None:
+        with copied.warehouse.connect() as conn:
+            outcome.append(receive(conn, two, stop=stop, say=said.append))
+
+    def heard(words: str) -> None:
+        for _ in range(600):
+            if any(words in line for line in said):
+                return
+            time.sleep(0.1)
+        pytest.fail(f"{words!r} was not said: {said}")
+
+    receiver = threading.Thread(target=run)
+    receiver.start()
+    try:
+        with gone(two.destinations[1]):
+            next_segment(copied)
+            heard("the destination second does not keep the log")
+        heard("the destination second answers again")
+        next_segment(copied)
+    finally:
+        stop.set()
+        receiver.join()
+    assert outcome[0].failed == {}
+    kept(copied, two)
+    assert names_at(two.destinations[1]) == names_at(two.destinations[0])
+
+
+@pytest.mark.backup_fault
+def test_damage_is_not_spread_to_the_destination_that_lacks_a_file(copied: Copied, two: LogStream) -> None:
+    first, second = two.destinations
+    assert isinstance(first, FolderDestination)
+    kept(copied, dataclasses.replace(two, destinations=[first]))
+    next_segment(copied)
+    kept(copied, dataclasses.replace(two, destinations=[first]))
+    damaged = next(one for one in list_log(first, "whole") if not one.partial)
+    path = first.root / "whole-wal" / damaged.name
+    path.write_bytes(path.read_bytes()[:-10])
+    said: list[str] = []
+    receive(copied.warehouse.conn, two, once=True, say=said.append)
+    assert any(damaged.segment in line and "does not have it right" in line for line in said)
+    assert damaged.name not in names_at(second)
+    assert set(names_at(first)) - set(names_at(second)) == {damaged.name}
+
+
+@pytest.mark.backup_fault
+def test_the_check_names_the_destination_that_lacks_a_segment_and_a_restore_takes_it_from_the_other(
+    log_document: Path, copied: Copied, tmp_path: Path
+) -> None:
+    log_document.write_text(
+        log_document.read_text().replace("destinations:\n", "destinations:\n  other: {url: other}\n")
+    )
+    datops("run", "--kind", "full")
+    datops("wal", "--once")
+    for _ in range(3):
+        next_segment(copied)
+    datops("wal", "--once")
+    # Each lacks another one: only both together have the whole log.
+    lost = []
+    for number, folder in enumerate(("kept", "other")):
+        whole = [
+            path
+            for path in (log_document.parent / folder / "whole-wal").iterdir()
+            if ".partial" not in path.name
+        ]
+        lost.append(sorted(whole)[number - 2])
+        lost[-1].unlink()
+    findings = datops("wal", "--status", expect=1)["findings"]
+    assert [one for one in findings if "take a full backup" in one] == []
+    for name, path in zip(("local", "other"), lost, strict=True):
+        assert any(
+            f"the destination {name} lacks 1 file(s)" in one and path.name[:24] in one for one in findings
+        )
+    assert datops("restore", "--folder", "back", "--apply")["findings"] == []
+    assert datops("wal", "--once")["failed"] == {}
+    assert datops("wal", "--status")["findings"] == []
+    assert all(path.exists() for path in lost)
+
+
 @pytest.mark.slow
 def test_retention_lets_go_what_no_backup_needs(log_document: Path, copied: Copied) -> None:
     log_document.write_text(log_document.read_text() + "retention: {last: 1}\n")
@@ -345,8 +576,6 @@ def test_retention_lets_go_what_no_backup_needs(log_document: Path, copied: Copi
         "select start_lsn::text from datops.backups where backup_id = %s", second["backup_id"]
     )[0]
     after = [one.segment for one in list_log(copied.backup.destinations[0], "whole")]
-    from datops_assets.postgres.lsn import parse_lsn
-
     assert segment_name(1, parse_lsn(start)) == after[0]
     assert set(before) - set(after)
     assert datops("wal", "--status")["findings"] == []
@@ -393,6 +622,20 @@ def test_the_log_is_followed_over_timelines_and_a_strange_one_is_refused() -> No
 
 
 @pytest.mark.backup_fault
+def test_a_timeline_that_was_left_is_followed_to_its_own_end_and_its_last_part_ends_no_newer_one() -> None:
+    left = {2: [Parting(1, 4 * SEGMENT_BYTES + 100)]}
+    old = [_file(2), _file(3), _file(4), _file(5, partial=True, covered=5 * SEGMENT_BYTES + 7)]
+    new = [_file(4, timeline=2), _file(5, timeline=2)]
+    on_old = reach_of([*old, *new], left, 1, 2 * SEGMENT_BYTES, SEGMENT_BYTES, to=1)
+    assert (on_old.covered, on_old.missing) == (5 * SEGMENT_BYTES + 7, None)
+    assert reach_of([*old, *new], left, 1, 2 * SEGMENT_BYTES, SEGMENT_BYTES).covered == 6 * SEGMENT_BYTES
+    assert "timelines kept: 1, 2" in reach_of(old, left, 1, 0, SEGMENT_BYTES, to=7).problems[0]
+    cut = [_file(2), _file(3, partial=True, covered=3 * SEGMENT_BYTES + 9), *new]
+    reach = reach_of(cut, left, 1, 2 * SEGMENT_BYTES, SEGMENT_BYTES)
+    assert (reach.missing, reach.covered) == (segment_name(1, 3 * SEGMENT_BYTES), 3 * SEGMENT_BYTES)
+
+
+@pytest.mark.backup_fault
 def test_a_gap_ends_the_reach_and_only_what_lies_before_can_be_wanted() -> None:
     reach = reach_of([_file(2), _file(3), _file(5)], {}, 1, 2 * SEGMENT_BYTES + 5, SEGMENT_BYTES)
     assert (reach.missing, reach.covered) == (segment_name(1, 4 * SEGMENT_BYTES), 4 * SEGMENT_BYTES)
@@ -416,7 +659,7 @@ def test_a_segment_that_vanished_between_plan_and_restore_is_named(copied: Copie
     there = files(stream)
     (copied.folder / "whole-wal" / there[0].name).unlink()
     with pytest.raises(BackupDamagedError, match="is missing"):
-        fetch_log(there, stream.destinations[0], "whole", stream.keys, copied.folder / "into")
+        fetch_log(there, stream.destinations, "whole", stream.keys, copied.folder / "into")
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def _received(document: BackupDocument, spec: dg.AssetSpec) -> dg.AssetsDefiniti
         from datops_assets.components.backups.log import receive_log
 
         with failing_as_dagster(), open_catalogue() as catalogue:
-            received = receive_log(document, catalogue, once=True)
+            received = receive_log(document, catalogue, once=True, say=context.log.warning)
         if received.started_anew:
             context.log.error(received.started_anew)
         yield dg.MaterializeResult(
@@ -52,6 +52,7 @@ def _received(document: BackupDocument, spec: dg.AssetSpec) -> dg.AssetsDefiniti
                 "covered": received.covered,
                 "until": dg.MetadataValue.timestamp(received.until) if received.until else "-",
                 "started_anew": received.started_anew or "-",
+                "failed": dg.MetadataValue.json(received.failed),
             },
         )
 

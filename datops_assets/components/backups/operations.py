@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
 from datops_assets.components.catalogue import Catalogue
-from datops_assets.errors import BackupError, DeclarationError
+from datops_assets.errors import BackupError, DatopsError, DeclarationError
 
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
@@ -261,28 +261,34 @@ def _prove_physical(
     if (
         document.wal is not None
     ):  # what is written behind the backup is in the log, as far as that goes on from it
-        reaches = [reach_from(document, chain, one) for one in destinations_of(document, catalogue, at)]
-        untils = [one.until for one in reaches if one.until is not None and one.missing is None]
-        lost_s = min([lost_s, *((now - until).total_seconds() for until in untils)])
+        reach = reach_from(document, chain, destinations_of(document, catalogue, at))
+        if reach.until is not None and reach.missing is None:
+            lost_s = min(lost_s, (now - reach.until).total_seconds())
     return drill_physical(
         chain, document.keys(), staging_of(catalogue.settings), now=now,
         rpo_s=lost_s, pg_bin=catalogue.settings.pg_bin, jobs=document.logical.jobs,
     )  # fmt: skip
 
 
-def reach_from(document: BackupDocument, chain: Chain, destination: Destination) -> Reach:
-    """How far the log at a destination goes on from a backup."""
+def reach_from(
+    document: BackupDocument, chain: Chain, destinations: Sequence[Destination], to: int | None = None
+) -> Reach:
+    """How far the log at those destinations that answer, taken together, goes on from a backup.
+
+    to         the timeline to end on; None for the newest
+    """
     import tempfile
 
-    from datops_assets.backup.log_archive import list_log, reach_of, read_histories
+    from datops_assets.backup.log_archive import list_answering, longest, reach_of, read_histories
     from datops_assets.postgres.lsn import parse_lsn
 
     last = chain[-1].manifest
-    files = list_log(destination, document.backup)
+    listed, _ = list_answering(destinations, document.backup)
+    files = longest(one for there in listed.values() for one in there)
     with tempfile.TemporaryDirectory() as scratch:
-        histories = read_histories(files, destination, document.backup, document.keys(), Path(scratch))
+        histories = read_histories(files, destinations, document.backup, document.keys(), Path(scratch))
     start = parse_lsn(last.end_lsn or "0/0")
-    return reach_of(files, histories, last.timeline or 1, start, last.facts["cluster"]["segment_bytes"])
+    return reach_of(files, histories, last.timeline or 1, start, last.facts["cluster"]["segment_bytes"], to)
 
 
 def chain_of(
@@ -325,14 +331,14 @@ def readable(
     raises    BackupDamagedError: the manifest is not what was written, at none of them
     """
     from datops_assets.backup.verify import read_from
-    from datops_assets.errors import BackupDamagedError
+    from datops_assets.errors import BackupDamagedError, BackupRefusedError, SourceUnreachableError
 
     there = [one for one in destinations_of(document, catalogue, at) if one.name in entry.destinations]
-    last: BackupDamagedError | None = None
+    last: DatopsError | None = None
     for destination in sorted(there, key=lambda one: one.name in entry.damaged_at):
         try:
             return destination, read_from(destination, entry.name, entry.backup_id, document.keys())
-        except BackupDamagedError as error:
+        except (BackupDamagedError, BackupRefusedError, SourceUnreachableError) as error:
             last = error
     raise last or BackupError(f"{entry.backup_id} stands at none of the destinations")
 
