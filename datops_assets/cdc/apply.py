@@ -16,13 +16,15 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from datops_assets.cdc import mirror
+from datops_assets.cdc import marked, mirror
 from datops_assets.cdc.bronze import FollowedTable
 from datops_assets.cdc.mirror import Place
 from datops_assets.cdc.splice import BinaryRows, Numbering, Rows, TextRows
 
 _SIMPLE = {"i", "u", "d"}
 """Kinds of change that say by themselves what becomes of one key."""
+_LIVING = {"i", "u"}
+"""Kinds of change that mark no row."""
 _TAKEN_TO_REPEAT = 8
 """Merges for which a table whose keys came more than once is not taken to have each key once: a vain try costs as
 much as it could have saved."""
@@ -86,6 +88,11 @@ def merge(conn: psycopg.Connection[Any], batch: Batch) -> None:
     table, rows = batch.table, batch.rows
     if rows.last <= batch.since:  # the mirror was copied anew and is ahead of the log
         pass
+    elif table.marks is not None and (
+        rows.has_unchanged or batch.repeats_keys or not rows.ops.keys() <= _LIVING
+    ):
+        batch.repeats_keys = max(0, batch.repeats_keys - 1)
+        marked.merge(conn, table, batch.since, with_holes=rows.has_unchanged)
     elif rows.has_unchanged:
         mirror.merge_with_holes(conn, table, batch.since)
     elif batch.repeats_keys or not rows.ops.keys() <= _SIMPLE:
@@ -93,15 +100,22 @@ def merge(conn: psycopg.Connection[Any], batch: Batch) -> None:
         mirror.merge_latest(conn, table, batch.since)
     elif not mirror.merge_once_each(conn, table, batch.since, rows.ops):
         batch.repeats_keys = _TAKEN_TO_REPEAT
-        mirror.merge_latest(conn, table, batch.since)
+        if table.marks is not None:
+            marked.merge(conn, table, batch.since, with_holes=False)
+        else:
+            mirror.merge_latest(conn, table, batch.since)
     _merged(batch)
 
 
 def empty(conn: psycopg.Connection[Any], batch: Batch) -> None:
-    """Empty the mirror for a TRUNCATE; what was to be merged before it need not be."""
+    """Empty the mirror for a TRUNCATE; what was to be merged before it need not be, unless its rows stay, marked."""
     copy_rows(conn, batch)
     if batch.rows.last > batch.since:
-        mirror.empty(conn, batch.table)
+        if batch.table.marks is not None:
+            at, with_holes = batch.rows.last, batch.rows.has_unchanged
+            marked.empty(conn, batch.table, batch.since, at, with_holes=with_holes)
+        else:
+            mirror.empty(conn, batch.table)
     _merged(batch)
     _unstage(conn, batch.table)
 
@@ -113,7 +127,7 @@ def move_key(conn: psycopg.Connection[Any], batch: Batch, at: Place) -> None:
     """
     copy_rows(conn, batch)
     if at > batch.since:  # else the mirror was copied anew and is ahead of the log
-        mirror.move_key(conn, batch.table, at)
+        (mirror if batch.table.marks is None else marked).move_key(conn, batch.table, at)
     _merged(batch)
     _unstage(conn, batch.table)
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from datops_assets.cdc.marks import Marks, own_columns
 from datops_assets.cdc.source import SourceColumn
 from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.view import view_follows
@@ -44,6 +45,8 @@ class FollowedTable:
     """What our columns of the log begin with; see `prefix_for`."""
     is_logged: bool = True
     """Whether its changes are kept."""
+    marks: Marks | None = None
+    """Our columns of the mirror, where deleted rows stay in it; None: they leave."""
 
     @property
     def mirror(self) -> sql.Identifier:
@@ -160,7 +163,7 @@ def renew_mirror(conn: psycopg.Connection[Any], table: FollowedTable) -> None:
 
     raises     LoadRefusedError: it is to have other columns, and other views stand on it
     """
-    held = [(name, kind) for name, kind in columns_of(conn, table.mirror).items()]
+    held = [(name, kind) for name, kind in own_columns(conn, table.mirror).items()]
     same_key = key_of(conn, table.mirror) == set(table.key)
     if same_key and held == [(column.name, column.type) for column in table.columns]:
         conn.execute(sql.SQL("truncate {}").format(table.mirror))

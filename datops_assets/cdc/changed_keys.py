@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.sql import SQL
 
 from datops_assets.cdc.bronze import identifiers, key_of, prefix_of
+from datops_assets.cdc.marks import live_rows, own_columns
 from datops_assets.postgres.identifiers import bronze_table
 
 _PLACE: LiteralString = """
@@ -33,6 +34,14 @@ class FollowedMirror:
     def key(self, conn: psycopg.Connection[Any]) -> list[str]:
         """The mirror's primary key; none where there is no mirror."""
         return sorted(key_of(conn, bronze_table(self.source, self.name)))
+
+    def columns(self, conn: psycopg.Connection[Any]) -> list[str]:
+        """The source's columns."""
+        return [*own_columns(conn, bronze_table(self.source, self.name))]
+
+    def rows(self, conn: psycopg.Connection[Any]) -> sql.Composable:
+        """Without those that the source has no more, where deletes are soft."""
+        return live_rows(conn, bronze_table(self.source, self.name))
 
     def place(self, conn: psycopg.Connection[Any]) -> str:
         """The copy and the place in the log, or the look, that the mirror has come to."""

@@ -15,7 +15,9 @@ from typing import Any
 import psycopg
 
 from datops_assets.cdc.bronze import add_columns, create_tables, drop_log, kept_logs
+from datops_assets.cdc.deletes import keep_as_declared
 from datops_assets.cdc.following import Following
+from datops_assets.cdc.marks import make_room
 from datops_assets.cdc.relations import OtherFormError, TableChangedError
 from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
 from datops_assets.cdc.schema import compare, difference, files_of, freeze_table, known_tables
@@ -173,6 +175,7 @@ def renew_tables(
     found = read_tables(source, stream.publication, names_of(stream.tables))
     logs = kept_logs(warehouse, stream.source, [one.name for one in stream.tables])
     wanted: list[StreamedTable] = []
+    keep_as_declared(warehouse, stream.source, {one.name: one.keeps_deleted for one in stream.tables}, "lsn")
     for one in stream.tables:
         now, before = found.get((one.schema, one.table)), known.get((one.schema, one.table))
         if before is None:
@@ -202,6 +205,7 @@ def renew_tables(
         elif verdict == "grown":
             target = follow(stream.source, one, now)
             with warehouse.transaction():
+                make_room(warehouse, target.mirror, new)
                 add_columns(warehouse, target.mirror, [c for c in now.columns if c.name in new])
                 enter_table(warehouse, entry.stream_id, stream.source, one, now)
             done.columns_added.setdefault(one.name, []).extend(new)

@@ -22,8 +22,9 @@ import psycopg
 from psycopg import sql
 from psycopg.sql import SQL, Composable
 
-from datops_assets.cdc.bronze import columns_of, key_of
+from datops_assets.cdc.bronze import key_of
 from datops_assets.cdc.history_table import HistoryState, HistoryTable
+from datops_assets.cdc.marks import live_rows, own_columns
 from datops_assets.postgres import failpoints
 from datops_assets.postgres.lsn import parse_lsn
 
@@ -70,6 +71,7 @@ def tell_history(
         with conn.transaction():
             more = _Telling(conn, source, name, rename, told).piece(most)
             failpoints.hit("history_told")
+        failpoints.hit("history_committed")
     told.seconds = time.monotonic() - started
     return told
 
@@ -92,7 +94,8 @@ def copied_anew(
         return
     copy = telling.table.copy
     conn.execute(SQL("drop table if exists {}").format(copy))
-    conn.execute(SQL("create table {} as table {}").format(copy, telling.table.mirror))
+    rows = live_rows(conn, telling.table.mirror)
+    conn.execute(SQL("create table {} as select * from {} as c").format(copy, rows))
     conn.execute(
         "update datops.stream_histories set waiting_lsn = %s, waiting_at = clock_timestamp() where table_id = %s",
         (point, telling.table.table_id),
@@ -142,7 +145,7 @@ class _Telling:
 
         point      the place in the log that the mirror shows
         """
-        columns = columns_of(self.conn, self.table.mirror)
+        columns = own_columns(self.conn, self.table.mirror)
         key = sorted(key_of(self.conn, self.table.mirror))
         self.table.create(columns, key)
         self.conn.execute(
@@ -165,7 +168,7 @@ class _Telling:
     def _take_copy(self, state: HistoryState, copy: sql.Identifier, point: str, copied: str) -> None:
         """End the versions that are not as in the copy, and begin those that only it has."""
         table, at = self.table, parse_lsn(point)
-        columns = columns_of(self.conn, copy)
+        columns, rows = own_columns(self.conn, copy), live_rows(self.conn, copy)
         table.follow(columns, at)
         key = sorted(key_of(self.conn, table.mirror))
         named = table.named(list(columns))
@@ -175,7 +178,7 @@ class _Telling:
         theirs = SQL(", ").join(SQL("c.{}").format(sql.Identifier(name)) for name in columns)
         # As texts: 1.0 and 1.00 are one number and not one value.
         as_it_is = SQL("exists (select from {} c where {} and row({})::text = row({})::text)").format(
-            copy, same_key, mine, theirs
+            rows, same_key, mine, theirs
         )
         kept = as_it_is if key == state.key else SQL("false")
         self.told.ended += self.conn.execute(
@@ -217,7 +220,7 @@ class _Telling:
             ).format(
                 table.table, table.meta("from_lsn"), table.meta("op"), table.meta("valid_from"),
                 _listed(named[name] for name in columns), sql.Literal(point), SQL(when), sql.Literal(table.table_id),
-                _listed(columns), copy, table.table, same_key, table.meta("to_lsn"),
+                _listed(columns), live_rows(self.conn, copy), table.table, same_key, table.meta("to_lsn"),
             )
         ).rowcount  # fmt: skip
 
@@ -237,6 +240,7 @@ class _Telling:
         changes.fill()
         self.told.changes += changes.count
         ended, begun = changes.write()
+        failpoints.hit("history_written")
         self.told.ended, self.told.begun = self.told.ended + ended, self.told.begun + begun
         self.conn.execute("drop table pg_temp.datops_told")
         row = self.conn.execute(

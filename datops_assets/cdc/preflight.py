@@ -1,6 +1,6 @@
 """What has to be true of a source before it is followed: each point a sentence, and the statement that mends it.
 
-Deciding is pure; only `preflight` asks the server, and it changes nothing there.
+Deciding is pure; only `preflight` and `plan_deletes` ask a server, and it changes nothing there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, LiteralString
 
 import psycopg
+from psycopg import sql
 
+from datops_assets.cdc.marks import marks_of, own_columns
 from datops_assets.cdc.snapshot import connect_source, publication_statement
 from datops_assets.cdc.source import SourceServer, SourceTable, children_of, read_server, read_tables, unfit
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, names_of
+from datops_assets.postgres.identifiers import bronze_table, warehouse_name
 
 OLDEST_VERSION = 140000
 """Reads of a table by ranges of its pages, and binary values in the stream, came with PostgreSQL 14."""
@@ -263,3 +266,27 @@ def _judge_table(table: SourceTable, rights: Rights, role: str) -> Finding:
         mend = f"give it a primary key, or: alter table {table.label} replica identity using index <unique, not null>"
         return Finding("stop", table.label, "no key tells its rows apart", mend)
     return Finding("ok", table.label, f"key ({', '.join(table.key)}), {len(table.columns)} columns")
+
+
+def plan_deletes(conn: psycopg.Connection[Any], source: str, declared: Mapping[str, bool]) -> list[Finding]:
+    """Say what the next drain does to the mirrors of a stream whose `deletes:` became another.
+
+    declared   per table whether its deletes are soft
+    """
+    found = []
+    for name, soft in declared.items():
+        mirror = bronze_table(source, name)
+        marks, label = marks_of(conn, mirror), f"bronze.{warehouse_name(source, name)}"
+        if not own_columns(conn, mirror) or soft == (marks is not None):
+            continue
+        if marks is None:
+            said = (
+                "rows that are deleted from the next drain on stay, marked; those before are in the log alone"
+            )
+            found.append(Finding("ok", label, said))
+            continue
+        counted = sql.SQL("select count(*) from {} as m where not {}").format(mirror, marks.live("m"))
+        (rows,) = conn.execute(counted).fetchone() or (0,)
+        said = f"deletes are hard: with the next drain {rows} marked row(s) leave for good, and the marks"
+        found.append(Finding("warn", label, said, "to keep them: `deletes: soft`"))
+    return found

@@ -26,6 +26,7 @@ from datops_assets.cdc.bronze import (
     stage,
     widen_column,
 )
+from datops_assets.cdc.marks import make_room, marks_of
 from datops_assets.cdc.schema import (
     KnownTable,
     difference,
@@ -154,7 +155,9 @@ class Relations:
         if self._is_frozen(one, as_sent, known):
             since = _NEVER
         elif self._numbering.current.commit_lsn >= copied and since != _NEVER:
+            make_room(self._conn, followed.mirror, [column.name for column in followed.columns])
             self._follow_mirror(one, followed, table, known)
+        followed = replace(followed, marks=marks_of(self._conn, followed.mirror))
         batch = Batch(followed, new_rows(followed, self._numbering, binary=self.binary), since)
         self.batches[relation.oid] = batch
         self._keys[id(batch)] = tuple(n for n, column in enumerate(as_sent.columns) if column.is_key)

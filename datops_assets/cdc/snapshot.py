@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from datops_assets.cdc.bronze import (
     renew_mirror,
     renew_tables,
 )
+from datops_assets.cdc.deletes import deleted_kept
 from datops_assets.cdc.history import copied_anew, tell_history
 from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
 from datops_assets.cdc.schema import files_of, rows_came_or_went
@@ -236,7 +237,7 @@ def _copy_all(
     tables: dict[StreamedTable, SourceTable],
 ) -> dict[StreamedTable, int]:
     def copy(one: StreamedTable, target: FollowedTable) -> int:
-        with closing(connect()) as conn, conn.transaction(), _history_kept(conn, target, one, point):
+        with closing(connect()) as conn, conn.transaction(), _kept(conn, target, one, point):
             renew_tables(conn, target)
             return _copy_from(parameters, conn, snapshot, tables[one], target)
 
@@ -271,7 +272,7 @@ def copy_tables(
             if table is None:
                 raise _missing([one.label])
             target = follow(stream.source, one, table)
-            with warehouse.transaction(), _history_kept(warehouse, target, one, point):
+            with warehouse.transaction(), _kept(warehouse, target, one, point):
                 renew_mirror(warehouse, target)
                 rows = _copy_from(parameters, warehouse, slot.snapshot, table, target)
                 enter_table(warehouse, entry.stream_id, stream.source, one, table, rows, point)
@@ -284,16 +285,19 @@ def copy_tables(
 
 
 @contextmanager
-def _history_kept(
+def _kept(
     conn: psycopg.Connection[Any], target: FollowedTable, one: StreamedTable, point: str
 ) -> Iterator[None]:
-    if not one.history:
-        yield
-        return
-    create_tables(
-        conn, target
-    )  # a log that was not kept until now has nothing to tell, and is asked all the same
-    with copied_anew(conn, target.source, one.name, dict(one.rename), point):
+    """Make a mirror anew inside this: its history goes on, and rows that are gone stay where deletes are soft."""
+    with ExitStack() as kept:
+        if one.history:
+            create_tables(
+                conn, target
+            )  # a log that was not kept until now has nothing to tell, and is asked all the same
+            kept.enter_context(copied_anew(conn, target.source, one.name, dict(one.rename), point))
+        kept.enter_context(
+            deleted_kept(conn, target.source, one.name, soft=one.keeps_deleted, by="lsn", place=point)
+        )
         yield
 
 

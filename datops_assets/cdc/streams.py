@@ -33,6 +33,8 @@ class StreamedTable:
     """Whether other columns than those it was copied with stop its mirror, until a person takes them."""
     is_logged: bool = True
     """Whether its changes are kept; else there is the mirror alone."""
+    keeps_deleted: bool = False
+    """Whether a deleted row stays in the mirror, marked."""
 
     @property
     def label(self) -> str:

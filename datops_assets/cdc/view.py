@@ -1,5 +1,7 @@
 """The view that shows a mirror in silver: the columns under silver's names, the values as they are.
 
+Rows that the source has no more, kept with marks, are not shown.
+
 Belongs here: making it, and letting it follow when the mirror changes. Does not: judging rows (quality).
 """
 
@@ -12,6 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from datops_assets.cdc.marks import Marks, marks_of
 from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import bronze_table, silver_table, warehouse_name
 from datops_assets.postgres.names import contract_name
@@ -47,10 +50,10 @@ def renew_view(
         _refuse_what_is_not_ours(conn, source, name)
         try:
             with conn.transaction():
-                _create(conn, source, name, named)
+                _create(conn, source, name, named, marks_of(conn, bronze_table(source, name)))
         except psycopg.errors.InvalidTableDefinition:  # not only more columns at the end
             with _made_again(conn, source, name):
-                _create(conn, source, name, named)
+                _create(conn, source, name, named, marks_of(conn, bronze_table(source, name)))
     return {shown: columns[column] for column, shown in named.items()}
 
 
@@ -64,18 +67,34 @@ def view_follows(conn: psycopg.Connection[Any], source: str, name: str) -> Itera
     if found is None or not found[1]:
         yield
         return
-    # The view has the mirror's columns in the mirror's order, all that were there when it was made.
-    rename = dict(
-        zip(_columns(conn, "bronze", source, name), _columns(conn, "silver", source, name), strict=False)
-    )
+    rename = _shown_as(conn, source, name)
     with _made_again(conn, source, name):
         yield
         columns = _columns(conn, "bronze", source, name)
-        _create(conn, source, name, silver_names(f"{source}.{name}", columns, rename))
+        named = silver_names(f"{source}.{name}", columns, rename)
+        _create(conn, source, name, named, marks_of(conn, bronze_table(source, name)))
+
+
+def show_live_rows(conn: psycopg.Connection[Any], source: str, name: str, marks: Marks | None) -> None:
+    """Let our view, if there is one, leave out what is marked by `marks`, in the caller's transaction."""
+    found = conn.execute(_FIND, (_OURS, warehouse_name(source, name))).fetchone()
+    if found is not None and found[1]:
+        _create(conn, source, name, _shown_as(conn, source, name), marks)
+
+
+def _shown_as(conn: psycopg.Connection[Any], source: str, name: str) -> dict[str, str]:
+    """The mirror's columns that our view shows, and under which names."""
+    # The view has the mirror's columns in the mirror's order, all that were there when it was made.
+    return dict(
+        zip(_columns(conn, "bronze", source, name), _columns(conn, "silver", source, name), strict=False)
+    )
 
 
 def _columns(conn: psycopg.Connection[Any], schema: str, source: str, name: str) -> dict[str, str]:
-    return dict(conn.execute(_COLUMNS, (schema, warehouse_name(source, name))).fetchall())
+    """The columns of the mirror without our marks, or of the view, and their types."""
+    held = dict(conn.execute(_COLUMNS, (schema, warehouse_name(source, name))).fetchall())
+    marks = marks_of(conn, bronze_table(source, name)) if schema == "bronze" else None
+    return {column: kind for column, kind in held.items() if marks is None or column not in marks.names}
 
 
 def silver_names(label: str, columns: Collection[str], rename: Mapping[str, str]) -> dict[str, str]:
@@ -96,15 +115,20 @@ def silver_names(label: str, columns: Collection[str], rename: Mapping[str, str]
     return named
 
 
-def _create(conn: psycopg.Connection[Any], source: str, name: str, named: Mapping[str, str]) -> None:
+def _create(
+    conn: psycopg.Connection[Any], source: str, name: str, named: Mapping[str, str], marks: Marks | None
+) -> None:
     view = silver_table(source, name)
     shown = sql.SQL(", ").join(
         sql.SQL("m.{} as {}").format(sql.Identifier(column), sql.Identifier(as_))
         for column, as_ in named.items()
     )
     conn.execute(
-        sql.SQL("create or replace view {} as select {} from {} as m").format(
-            view, shown, bronze_table(source, name)
+        sql.SQL("create or replace view {} as select {} from {} as m{}").format(
+            view,
+            shown,
+            bronze_table(source, name),
+            sql.SQL(" where {}").format(marks.live("m")) if marks is not None else sql.SQL(""),
         )
     )
     conn.execute(sql.SQL("comment on view {} is {}").format(view, sql.Literal(_OURS)))

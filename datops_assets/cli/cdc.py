@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from datops_assets.cli.output import Json, say_fields, say_json, say_rows, say_table
-from datops_assets.errors import DeclarationError
+from datops_assets.errors import DeclarationError, RetryableError, WarehouseError
 
 if TYPE_CHECKING:
-    from datops_assets.cdc import Capture
+    from datops_assets.cdc import Capture, Finding
     from datops_assets.components.catalogue import Catalogue
     from datops_assets.components.streams.document import StreamDocument
 
@@ -28,10 +28,14 @@ Config = Annotated[Path | None, typer.Option("--config", help="A stream document
 
 @app.command()
 def preflight(name: StreamName = None, config: Config = None, as_json: Json = False) -> None:
-    """Say what stands in the way of following a database, each point with the statement that mends it."""
+    """Say what stands in the way of following a database, each point with the statement that mends it.
+
+    Where `deletes:` became another for a stream that runs: what the next drain does to its mirrors.
+    """
     from datops_assets.config.settings import read_settings
 
-    findings = _document(name, config).engine(read_settings().project_root).preflight()
+    document = _document(name, config)
+    findings = [*document.engine(read_settings().project_root).preflight(), *_planned_deletes(document)]
     rows = [dataclasses.asdict(finding) for finding in findings]
     say_rows(rows, ["verdict", "what", "found", "mend"], as_json, "nothing was looked at")
     if any(finding.verdict == "stop" for finding in findings):
@@ -153,6 +157,17 @@ def stop(name: StreamName = None, config: Config = None, as_json: Json = False) 
         say_json({"stream": engine.source, "stopped": True})
     else:
         typer.echo(f"{engine.source} is no longer followed; its tables stay in bronze as they are")
+
+
+def _planned_deletes(document: StreamDocument) -> list[Finding]:
+    """What the next drain does where `deletes:` became another; nothing where the warehouse is away."""
+    from datops_assets.cdc.preflight import plan_deletes
+    from datops_assets.components.catalogue import open_catalogue
+
+    declared = {name: document.keeps_deleted(name) for name in document.tables}
+    with suppress(WarehouseError, RetryableError), open_catalogue() as catalogue:
+        return plan_deletes(catalogue.conn, document.stream, declared)
+    return []
 
 
 def _take(catalogue: Catalogue, engine: Capture, as_json: bool) -> None:

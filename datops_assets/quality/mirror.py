@@ -12,7 +12,7 @@ keeps the mirror says so).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -21,11 +21,12 @@ from psycopg import sql
 from psycopg.sql import SQL, Composable
 
 from datops_assets.errors import DeclarationError
+from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.identifiers import bronze_table
 from datops_assets.postgres.tables import lock_table, table_id
 from datops_assets.postgres.ulid import new_ulid
 from datops_assets.quality import record
-from datops_assets.quality.delivered import BronzeColumn
+from datops_assets.quality.delivered import BronzeColumn, Delivered
 from datops_assets.quality.judged import Judgement, Kind, Subject
 from datops_assets.quality.judging import judging_errors
 from datops_assets.quality.row_query import plain_text
@@ -44,6 +45,14 @@ class Mirror(Protocol):
 
     def key(self, conn: Connection) -> Sequence[str]:
         """The mirror's columns that tell its rows apart; none where there is no mirror."""
+        ...
+
+    def columns(self, conn: Connection) -> Sequence[str]:
+        """The columns of its rows, in order."""
+        ...
+
+    def rows(self, conn: Connection) -> Composable:
+        """What to select them from: those that are to be judged."""
         ...
 
     def place(self, conn: Connection) -> str:
@@ -96,7 +105,10 @@ def judge_mirror(
     with lock_table(conn, subject.source, subject.table):
         number = table_id(conn, subject.source, subject.table)
         with judging_errors(conn, subject, number, started_at, run_id), conn.transaction():
-            return _judge(conn, subject, number, mirror, kind, started_at, run_id)
+            judgement = _judge(conn, subject, number, mirror, kind, started_at, run_id)
+            hit("mirror.judged")
+        hit("mirror.committed")
+        return judgement
 
 
 def _judge(
@@ -115,8 +127,8 @@ def _judge(
         )
     place = mirror.place(conn)
     state = _read_state(conn, number)
-    _enter_columns(conn, subject, number, state)
-    run = _MirrorRun(conn, subject, number, key)
+    _enter_columns(conn, subject, number, state, mirror.columns(conn))
+    run = _MirrorRun(conn, subject, number, mirror)
     _require_same_key(run, key)
     why = "asked for" if kind == "rebuild" else _why_whole(run, state, place)
     changed = mirror.changed(conn, state.place) if state is not None and not why else None
@@ -158,9 +170,16 @@ def _why_whole(run: Run, state: _State | None, place: str) -> str:
 class _MirrorRun(Run):
     """A judgement of rows of a mirror."""
 
-    def __init__(self, conn: Connection, subject: MirrorSubject, number: int, key: Sequence[str]) -> None:
+    def __init__(self, conn: Connection, subject: MirrorSubject, number: int, mirror: Mirror) -> None:
+        self.mirror, self.key = subject.mirror, list(mirror.key(conn))
+        self.rows, self.columns = mirror.rows(conn), {*mirror.columns(conn)}
         super().__init__(conn, subject, number)
-        self.mirror, self.key = subject.mirror, key
+
+    def _delivered(self) -> Delivered:
+        """Without what whoever keeps the mirror has written beside its rows."""
+        found = super()._delivered()
+        types = {name: kind for name, kind in found.types.items() if name in self.columns}
+        return replace(found, physical=tuple(types), types=types)
 
     def note_keys(self, changed: Composable, *, waiting: bool) -> int:
         """Note the changed keys in the temporary table `_changed_keys`; returns how many."""
@@ -195,7 +214,7 @@ class _MirrorRun(Run):
             " select {}::bigint as _load_id, {} + row_number() over () as _row, m.* from {} as m{}"
         )
         rows = self.conn.execute(
-            numbered.format(sql.Literal(load_id), sql.Literal(last_row), self.mirror, narrowed)
+            numbered.format(sql.Literal(load_id), sql.Literal(last_row), self.rows, narrowed)
         ).rowcount
         self.conn.execute(SQL("analyze {}").format(_ROWS))
         return last_row + rows
@@ -273,26 +292,23 @@ def _require_same_key(run: Run, key: Sequence[str]) -> None:
         )
 
 
-def _enter_columns(conn: Connection, subject: MirrorSubject, number: int, state: _State | None) -> None:
+def _enter_columns(
+    conn: Connection, subject: MirrorSubject, number: int, state: _State | None, columns: Sequence[str]
+) -> None:
     """Enter the mirror's columns as delivered under their own names: names and lineage are read there."""
     table = subject.mirror.as_string(conn)
-    ours = conn.execute(
-        "select attname from pg_attribute where attrelid = %s::regclass and attname in ('_load_id', '_row')"
-        " and not attisdropped",
-        (table,),
-    ).fetchone()
-    if ours is not None:
+    for ours in {"_load_id", "_row"} & {*columns}:
         raise DeclarationError(
-            [f"{subject.label} has a column {ours[0]}, as silver has one of its own; expected `silver: view`"]
+            [f"{subject.label} has a column {ours}, as silver has one of its own; expected `silver: view`"]
         )
     conn.execute(
         "insert into datops.columns (table_id, delivered, name, type, position, first_load_id)"
         " select %s, attname, attname, format_type(atttypid, atttypmod), attnum, %s from pg_attribute"
-        " where attrelid = %s::regclass and attnum > 0 and not attisdropped"
+        " where attrelid = %s::regclass and attname = any (%s)"
         " on conflict (table_id, delivered, occurrence)"
         " do update set type = excluded.type, position = excluded.position"
         " where columns.type <> excluded.type or columns.position <> excluded.position",
-        (number, state.load_id if state else 0, table),
+        (number, state.load_id if state else 0, table, list(columns)),
     )
 
 

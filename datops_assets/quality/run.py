@@ -24,7 +24,7 @@ from datops_assets.quality.contract_rules import (
     UniqueRule,
     VolumeRule,
 )
-from datops_assets.quality.delivered import not_delivered, read_delivered
+from datops_assets.quality.delivered import Delivered, not_delivered, read_delivered
 from datops_assets.quality.judged import (
     CheckResult,
     Judgement,
@@ -87,10 +87,13 @@ class Run:
     def __init__(self, conn: Connection, subject: Subject, number: int) -> None:
         self.conn, self.subject, self.number = conn, subject, number
         conn.execute(SETTINGS)
-        delivered = read_delivered(conn, subject.source, subject.table)
-        self.query = RowQuery(subject, delivered, record.has_dropped_records(conn, number))
+        self.query = RowQuery(subject, self._delivered(), record.has_dropped_records(conn, number))
         self.silver = Silver(conn, subject)
         self.tally = Tally()
+
+    def _delivered(self) -> Delivered:
+        """The columns that the rows to judge have."""
+        return read_delivered(self.conn, self.subject.source, self.subject.table)
 
     def plan(self, *, again: Sequence[str] = (), rebuild: bool = False, waiting: bool = False) -> Work:
         """Compare what is live with what silver holds."""

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from datops_assets.cdc.bronze import identifiers
+from datops_assets.cdc.marks import live_rows
 from datops_assets.cdc.query.tables import ComparedTable
 from datops_assets.errors import SourceRefusedError
 from datops_assets.postgres.row_hash import Buckets, Summaries, is_in, summaries_query, summary
@@ -25,17 +26,21 @@ set local extra_float_digits = 1; set local bytea_output = 'hex'; set local idle
 _GONE: LiteralString = (
     "insert into {log} ({meta}, {names})"
     " select {look}, {since} + row_number() over (), 'd', {seen_at}, {of_mirror} from {mirror} m"
-    " where {within} and not exists (select from {stage} s where {same})"
+    " where {within} and {live} and not exists (select from {stage} s where {same})"
 )
 _TWINS: LiteralString = "select from {stage} group by {key} having count(*) > 1 limit 1"
 _COME: LiteralString = (
     "insert into {log} ({meta}, {names})"
     " select {look}, {since} + row_number() over (), case when m.{first} is null then 'i' else 'u' end, {seen_at},"
-    " {of_stage} from {stage} s left join {mirror} m on {same}"
+    " {of_stage} from {stage} s left join {mirror} m on {same} and {live}"
     " where m.{first} is null or (row({of_stage})::record) *<> (row({of_mirror})::record)"
 )
 _DELETE: LiteralString = (
     "delete from {mirror} m using {log} s"
+    " where s.{look_column} = {look} and s.{seq} > {since} and s.{op} = 'd' and {same}"
+)
+_MARK: LiteralString = (
+    "update {mirror} m set {marked} from {log} s"
     " where s.{look_column} = {look} and s.{seq} > {since} and s.{op} = 'd' and {same}"
 )
 _MERGE: LiteralString = (
@@ -64,13 +69,15 @@ def mirror_summaries(
     """The hashes of the mirror's rows, or of their keys; every column has a text that both sides print."""
     key, row = table.texts(table.key), table.texts(names) if names is not None else None
     assert key is not None
-    query = summaries_query(table.mirror, key, row, count)
+    query = summaries_query(live_rows(conn, table.mirror) + sql.SQL(" as m"), key, row, count)
     return {number: summary(rows, hashed) for number, rows, hashed in conn.execute(query)}
 
 
 def count_rows(conn: psycopg.Connection[Any], table: ComparedTable) -> int:
-    """Rows of the mirror. Counted: statistics of a table that just grew would lead to far too few buckets."""
-    row = conn.execute(sql.SQL("select count(*) from {}").format(table.mirror)).fetchone()
+    """Rows of the mirror that live. Counted: statistics of a table that just grew would lead to far too few buckets."""
+    row = conn.execute(
+        sql.SQL("select count(*) from {} as m").format(live_rows(conn, table.mirror))
+    ).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -103,7 +110,7 @@ def apply_stage(
     if changes == 0:
         return 0
     try:
-        conn.execute(sql.SQL(_DELETE).format(**parts))
+        conn.execute(sql.SQL(_DELETE if table.marks is None else _MARK).format(**parts))
         conn.execute(sql.SQL(_MERGE).format(**parts))
     except psycopg.errors.NotNullViolation:
         raise _not_a_key(table) from None
@@ -141,9 +148,12 @@ def _parts(
     table: ComparedTable, stage: sql.Identifier, place: Place, since: int
 ) -> dict[str, sql.Composable]:
     meta = table.meta
+    marks = table.marks
     assigned = [
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in [*table.names, *table.left]
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+        for name in [*table.names, *table.left, *(marks.names if marks is not None else ())]
     ]
+    by = [sql.SQL("s.{}").format(meta[name]) for name in ("seen_at", "look", "seq")]
     return {
         "mirror": table.mirror,
         "log": table.changes,
@@ -164,4 +174,6 @@ def _parts(
         "seq": meta["seq"],
         "op": meta["op"],
         "assigned": sql.SQL(", ").join(assigned),
+        "live": marks.live("m") if marks is not None else sql.SQL("true"),
+        "marked": marks.set_to(*by) if marks is not None else sql.SQL(""),
     }

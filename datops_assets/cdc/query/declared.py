@@ -104,6 +104,8 @@ class QueriedTable:
     """What is compared: whole rows, keys alone (finds deletes and rows that the cursor missed), or nothing."""
     key: tuple[str, ...] = ()
     """Columns that tell a row from all others; none: the source's primary key."""
+    keeps_deleted: bool = False
+    """Whether a deleted row stays in the mirror, marked."""
 
     @property
     def label(self) -> str:

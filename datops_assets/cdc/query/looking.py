@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
+from datops_assets.cdc.deletes import deleted_kept, follow_declared
 from datops_assets.cdc.drain import Drained
 from datops_assets.cdc.query.catalogue import (
     QueryEntry,
@@ -136,8 +137,11 @@ def _copy_first(
         with _Stages(connect, table) as stages:
             stage = stages.fill(look.copy_rows)
             with warehouse.transaction():
-                create_tables(warehouse, table)
-                rows = fill_mirror(warehouse, table, stage)
+                with deleted_kept(
+                    warehouse, entry.source, one.name, soft=one.keeps_deleted, by="look", place=str(number)
+                ):
+                    create_tables(warehouse, table)
+                    rows = fill_mirror(warehouse, table, stage)
                 seen = TableEntry(one.name, number, one.cursor, watermark, seen_at, seen_at, look.rows_read)
                 enter_table(warehouse, entry, one, table, seen, rows)
                 failpoints.hit("before_commit")
@@ -166,6 +170,7 @@ def _look_again(
             # The stages outlive the transaction that reads them: who drops a table waits for its readers.
             with _Stages(connect, table) as stages, warehouse.transaction():
                 set_session(warehouse)
+                follow_declared(warehouse, stream.source, one.name, soft=one.keeps_deleted, by="look")
                 table, new = follow_columns(warehouse, table, number)
                 compares = (one.compare != "never" and due) or bool(new)
                 comparison = _Comparison(warehouse, stages, look, table, Place(number, seen_at))

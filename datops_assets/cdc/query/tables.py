@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from datops_assets.cdc.bronze import columns_of, identifiers, key_of, prefix_for, prefix_of, rename_meta
+from datops_assets.cdc.marks import Marks, make_room, marks_of, own_columns
 from datops_assets.cdc.query.declared import Column, Look, QueriedTable
 from datops_assets.cdc.view import view_follows
 from datops_assets.errors import LoadRefusedError, SourceRefusedError
@@ -39,6 +40,8 @@ class ComparedTable:
     prefix: str = "_"
     left: tuple[str, ...] = ()
     """Columns of the mirror that left the source: null in rows that change."""
+    marks: Marks | None = None
+    """Our columns of the mirror, where deleted rows stay in it; None: they leave."""
 
     @property
     def mirror(self) -> sql.Identifier:
@@ -145,7 +148,8 @@ def follow_columns(
     returns    the table as it is now, and the columns whose values are to be compared in every row
     raises     KeyChangedError. LoadRefusedError: views stand on a column that must go
     """
-    held = columns_of(conn, table.mirror)
+    make_room(conn, table.mirror, table.names)
+    held = own_columns(conn, table.mirror)
     known_key = key_of(conn, table.mirror)
     others = {name for name, type_ in table.types.items() if held.get(name, type_) != type_}
     if known_key != set(table.key) or others & known_key:
@@ -161,8 +165,9 @@ def follow_columns(
     if new:
         with view_follows(conn, table.source, table.name):
             _renew_columns(conn, table, others, look)
-    left = tuple(name for name in held if name not in table.types)
-    return replace(table, prefix=longer, left=left), new
+    marks = marks_of(conn, table.mirror)
+    left = tuple(name for name in own_columns(conn, table.mirror) if name not in table.types)
+    return replace(table, prefix=longer, left=left, marks=marks), new
 
 
 def _renew_columns(
@@ -170,6 +175,9 @@ def _renew_columns(
 ) -> None:
     logged = columns_of(conn, table.changes)
     for name in others:
+        if marks_of(conn, table.mirror) is not None:  # rows that are gone keep what they had
+            _set_aside(conn, table.mirror, name, look)
+            continue
         try:
             with conn.transaction():
                 conn.execute(
@@ -179,12 +187,7 @@ def _renew_columns(
             raise _views_stand_on(conn, table, table.mirror) from None
     for name in table.names:
         if logged.get(name, table.types[name]) != table.types[name]:
-            aside = f"{name.encode()[:40].decode(errors='ignore')}_until_{look}"
-            conn.execute(
-                sql.SQL("alter table {} rename column {} to {}").format(
-                    table.changes, sql.Identifier(name), sql.Identifier(aside)
-                )
-            )
+            _set_aside(conn, table.changes, name, look)
     for which in (table.mirror, table.changes):
         there = columns_of(conn, which)
         for name in table.names:
@@ -192,6 +195,16 @@ def _renew_columns(
                 conn.execute(
                     sql.SQL("alter table {} add column {}").format(which, _defined(name, table.types[name]))
                 )
+
+
+def _set_aside(conn: psycopg.Connection[Any], which: sql.Identifier, name: str, look: int) -> None:
+    """Keep the values that a column had before it got another type, under another name."""
+    aside = f"{name.encode()[:40].decode(errors='ignore')}_until_{look}"
+    conn.execute(
+        sql.SQL("alter table {} rename column {} to {}").format(
+            which, sql.Identifier(name), sql.Identifier(aside)
+        )
+    )
 
 
 def _views_stand_on(

@@ -57,6 +57,9 @@ class StreamTable(JudgedTable):
         None, description="Its name there, `schema.name` or `name`; default: as it is called here."
     )
     silver: Literal["view"] | None = Field(None, description="`view`: silver shows the mirror as it is.")
+    deletes: Literal["hard", "soft"] | None = Field(
+        None, description="As of the stream, for this table alone; default: the stream's."
+    )
     history: bool = Field(False, description="Whether silver keeps each version that a row had (SCD2).")
     keep: KeptChanges | None = Field(
         None, description="How long the log of its changes is kept; none: for ever."
@@ -146,6 +149,10 @@ class StreamDocument(Part):
         None, pattern=r"^[a-z0-9_]{1,63}$", description="Replication slot; default datops_<stream>."
     )
     publication: str | None = Field(None, min_length=1, max_length=63, description="Default datops_<stream>.")
+    deletes: Literal["hard", "soft"] = Field(
+        "hard",
+        description="`hard`: a deleted row leaves the mirror; `soft`: it stays, marked when and by which change.",
+    )
     sensor: Literal["running", "stopped"] = Field("running", description="Whether changes start runs.")
     tables: dict[TableName, StreamTable] = Field(min_length=1)
 
@@ -244,6 +251,7 @@ class StreamDocument(Part):
                     tuple(sorted(table.rename.items())),
                     table.schema_policy == "freeze",
                     table.is_logged,
+                    self.keeps_deleted(name),
                 )
                 for name, table in self.tables.items()
             ),
@@ -290,7 +298,12 @@ class StreamDocument(Part):
             table.cursor,
             table.compare or ("keys" if table.cursor else "rows"),
             tuple(table.key),
+            self.keeps_deleted(name),
         )
+
+    def keeps_deleted(self, name: str) -> bool:
+        """Whether deleted rows of a table stay in its mirror, marked."""
+        return (self.tables[name].deletes or self.deletes) == "soft"
 
     def _where(self, name: str) -> tuple[str, str]:
         schema, dot, table = (self.tables[name].table or name).rpartition(".")
