@@ -38,6 +38,7 @@ def validate(
         read_declared,
     )
     from datops_assets.components.editor_schema import editor_schema
+    from datops_assets.components.references import check_references
     from datops_assets.components.streams.document import check_streams
     from datops_assets.config.settings import read_settings
 
@@ -54,13 +55,18 @@ def validate(
     meant = {name: [path for path in given if kind.is_meant_by(path)] for name, kind in kinds.items()}
     others = [path for paths in meant.values() for path in paths]
     of_pipelines = [path for path in given if path not in others]
-    declared = read_declared(root, of_pipelines) if of_pipelines or not given else Declared([], [])
     folders = [path for path in given if path.is_dir()]
     found: dict[str, list[Any]] = {}
+    of_others: list[str] = []
     for name, kind in kinds.items():
         wanted = [*folders, *meant[name]]
         found[name], problems = kind.read_all(root, wanted) if wanted or not given else ([], [])
-        declared.problems.extend(problems)
+        of_others += problems
+    if of_pipelines or not given:
+        declared = read_declared(root, of_pipelines, found["streams"])
+    else:
+        declared = Declared([], check_references([], found["streams"]))
+    declared.problems.extend(of_others)
     declared.problems.extend(check_streams(found["streams"], declared.documents))
     problems = [
         *declared.problems,

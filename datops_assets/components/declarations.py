@@ -21,7 +21,7 @@ from datops_assets.components.documents import (
     read_documents,
 )
 from datops_assets.components.export_document import ExportDocument, read_export
-from datops_assets.components.streams.document import STREAM_TYPE, read_stream
+from datops_assets.components.streams.document import STREAM_TYPE, LoadedStream, read_stream
 from datops_assets.components.yaml_source import read_yaml
 from datops_assets.errors import DeclarationError
 
@@ -37,6 +37,8 @@ class Declared:
 
     documents: list[LoadedDocument]
     problems: list[str]
+    streams: Sequence[LoadedStream] = ()
+    """Those that the documents were held against."""
 
     def pipeline(self, name: str) -> LoadedDocument:
         """The document of one source system.
@@ -59,11 +61,18 @@ def defs_folder() -> Path:
     return Path(__file__).parent.parent / "defs"
 
 
-def read_declared(project_root: Path, paths: Sequence[Path] = ()) -> Declared:
+def read_declared(
+    project_root: Path, paths: Sequence[Path] = (), streams: Sequence[LoadedStream] | None = None
+) -> Declared:
     """Read the documents at `paths`: files or folders; by default all of the code location.
 
     In a folder the documents are those that a `defs.yaml` of type Pipeline names.
+
+    streams   to hold the documents against; None: where all of the code location is read, its own. What is wrong with
+              one of those by itself is said by whoever asks for streams
     """
+    if streams is None:
+        streams = () if paths else STREAMS.read_all(project_root)[0]
     documents: list[LoadedDocument] = []
     problems: list[str] = []
     for file in _files(paths or [defs_folder()], problems, required=bool(paths)):
@@ -71,8 +80,8 @@ def read_declared(project_root: Path, paths: Sequence[Path] = ()) -> Declared:
             documents += read_documents(file, project_root)
         except DeclarationError as error:
             problems += error.problems
-    problems += check_together(documents)
-    return Declared(documents, problems)
+    problems += check_together(documents, streams)
+    return Declared(documents, problems, streams)
 
 
 @dataclass(frozen=True)

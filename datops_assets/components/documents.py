@@ -7,22 +7,25 @@ nothing downstream knows two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from datops_assets.components.document import Part, PipelineDocument
 from datops_assets.components.plugins import PluginError
+from datops_assets.components.references import check_references
 from datops_assets.components.sources import BUILT_IN, document_model, source_kinds
 from datops_assets.components.sources.templates import unset_problems
 from datops_assets.components.texts import PathTemplate, TableName, is_name
 from datops_assets.components.transform_statements import problems_of
 from datops_assets.components.yaml_source import YamlSource, read_yaml, shown_path, validate
 from datops_assets.errors import DeclarationError
-from datops_assets.quality import ReferringRule
+
+if TYPE_CHECKING:
+    from datops_assets.components.streams.document import LoadedStream
 
 
 class BareSource(Part):
@@ -97,8 +100,11 @@ def _model_of(source: YamlSource) -> type[PipelineDocument]:
         raise DeclarationError([source.problem(["source", "type"], str(error))]) from error
 
 
-def check_together(documents: Iterable[LoadedDocument]) -> list[str]:
-    """What is wrong between documents: names that collide, references that lead nowhere."""
+def check_together(documents: Iterable[LoadedDocument], streams: Sequence[LoadedStream] = ()) -> list[str]:
+    """What is wrong between documents: names that collide, references that lead nowhere.
+
+    streams   whose contracts refer to the documents', and the other way round
+    """
     problems: list[str] = []
     owner: dict[str, LoadedDocument] = {}
     tables: dict[str, str] = {}
@@ -118,8 +124,8 @@ def check_together(documents: Iterable[LoadedDocument]) -> list[str]:
         for name in item.document.transforms:
             problems += _collision(item, ["transforms", name], tables)
     by_name = {name: known.document for name, known in owner.items()}
+    problems += check_references(loaded, streams)
     for item in loaded:
-        problems += _dangling(item, owner)
         problems += [item.source.problem(*found) for found in problems_of(item.document, by_name)]
     return problems
 
@@ -177,28 +183,6 @@ def _collision(item: LoadedDocument, where: list[str | int], tables: dict[str, s
             where, f"would share the table {physical} with {there}, expected a name of its own"
         )
     ]
-
-
-def _dangling(item: LoadedDocument, owner: Mapping[str, LoadedDocument]) -> list[str]:
-    problems: list[str] = []
-    for table, spec in item.document.tables.items():
-        for index, rule in enumerate(spec.contract.rules if spec.contract else ()):
-            if not isinstance(rule, ReferringRule):
-                continue
-            source, _, name = rule.references.rpartition(".")
-            target = owner.get(source) if source else item
-            found = target.document.tables.get(name) if target else None
-            said = [f"references {rule.references}, expected a table with a contract"]
-            if found is not None and found.contract is not None:
-                columns = list(found.contract.columns)
-                said = [
-                    f"{rule.references} has no column {column}, expected one of: {', '.join(columns)}"
-                    for column in rule.their_columns()
-                    if column not in columns
-                ]
-            where: list[str | int] = ["tables", table, "contract", "rules", index]
-            problems += [item.source.problem(where, what) for what in said]
-    return problems
 
 
 def _read_bare(source: YamlSource) -> list[LoadedDocument]:

@@ -238,9 +238,9 @@ class Pipeline(_Part):
         except DeclarationError as error:
             return error.problems
         root = _root(context)
-        declared = read_declared(root).documents
-        beside = [other for other in declared if other.document.pipeline != self.name]
-        own = check_together([loaded, *beside])
+        declared = read_declared(root)
+        beside = [other for other in declared.documents if other.document.pipeline != self.name]
+        own = check_together([loaded, *beside], declared.streams)
         own = [problem for problem in own if problem.startswith(f"{loaded.source.file}:")]
         return own + check_aside(root, [loaded], [self._file] if self._file else [])
 
