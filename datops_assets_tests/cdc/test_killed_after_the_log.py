@@ -95,7 +95,9 @@ def test_a_history_whose_table_is_copied_anew_is_killed_and_goes_on(
     kill_at(failpoint, hits, followed, work)
     finish(followed)
     tell(followed)
-    known.append((*source_now(followed), source_columns(followed)))  # a copy's values are true from its place on
+    known.append(
+        (*source_now(followed), source_columns(followed))
+    )  # a copy's values are true from its place on
     for place, rows, columns in known:
         assert as_of(followed, place, columns) == rows
     open_, all_ = followed.warehouse.fetch(
