@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from datops_assets.databases import Limits, Login, TeamDatabase, Thresholds, look, rotate
+from datops_assets.databases.detect.usual import hour_of
 from datops_assets.databases.findings import Finding
 from datops_assets.databases.watching import Look
 from datops_assets_tests.databases.conftest import Teams
@@ -23,7 +24,7 @@ CLOCKS = Thresholds(
     statement_warning_s=2, statement_critical_s=60, in_transaction_warning_s=2, in_transaction_critical_s=60,
     queue_s=1, lock_wait_warning_s=2, lock_wait_critical_s=60, learning_s=0, learning_samples=5, linger_s=0,
     copied_rows=2000, copied_rows_critical=4000, temp_bytes=20 * 1024**2, temp_critical_bytes=200 * 1024**2,
-    retained_bytes=24 * 1024**2, transactions_per_s=200,
+    retained_bytes=24 * 1024**2, transactions_per_s=200, growth_bytes=24 * 1024**2,
 )  # fmt: skip
 """What takes hours or gigabytes otherwise takes seconds and megabytes; the same for attacks and harmless loads."""
 ROWS = 5000
@@ -198,6 +199,13 @@ def declare(teams: Teams) -> TeamDatabase:
     )  # fmt: skip
 
 
+FEW = frozenset({
+    "a lock that everybody waits for", "a login works at an hour at which it never did", "a new superuser",
+    "a role comes from another network", "a table is copied out", "most rows are deleted",
+    "passwords of one role are tried", "a password is mistyped three times", "a pool opens its connections",
+    "a report reads a table whole", "a table is emptied and filled in one transaction", "rows come",
+})  # fmt: skip
+"""Those that run each time; all others take longer than CI has."""
 Act = Callable[[Stage], None]
 ATTACKS: dict[str, tuple[str, Act]] = {}
 """What it is: the kind of finding that must come of it, how it is done."""
@@ -254,6 +262,23 @@ def _(stage: Stage) -> None:
     stage.login("bi", port=port)
 
 
+@attack("a role comes by another program", "new_application")
+def _(stage: Stage) -> None:
+    stage.login("bi", application_name="sqldump")
+
+
+@attack("a login works at an hour at which it never did", "off_hours")
+def _(stage: Stage) -> None:
+    who = f"{stage.sales.name}_bi"
+    with stage.catalogue.transaction():
+        stage.catalogue.execute("delete from datops.familiar where role = %s and trait = 'hour'", (who,))
+        stage.catalogue.execute(
+            "insert into datops.familiar values ('here', %s, 'hour', %s, now() - interval '1 hour')",
+            (who, hour_of(datetime.now(UTC) + timedelta(hours=12))),
+        )
+    stage.login("bi").execute("select 1")
+
+
 @attack("rights are felt for", "denied")
 def _(stage: Stage) -> None:
     stage.do("bi", *["delete from main.orders"] * 25)
@@ -275,7 +300,7 @@ def _(stage: Stage) -> None:
 
 @attack("a flood of statements", "statement_flood")
 def _(stage: Stage) -> None:
-    stage.again("bi", "select 1", 3)
+    stage.again("bi", "begin; select 1; commit; " * 100, 3)
 
 
 @attack("a bomb of temporary files", "temporary_files")
@@ -428,6 +453,26 @@ def _(stage: Stage) -> None:
         stage.run(
             "insert into main.orders select max(id) + 1, 'a pen' from main.orders", "select pg_switch_wal()"
         )
+
+
+@attack("the log outgrows what is meant", "log_size")
+def _(stage: Stage) -> None:
+    stage.open.callback(stage.run, "alter system reset max_wal_size", "select pg_reload_conf()")
+    stage.undo("select pg_drop_replication_slot('hoarder')")
+    stage.run("alter system set max_wal_size to '32MB'", "select pg_reload_conf()",
+              "select pg_create_physical_replication_slot('hoarder', true)")  # fmt: skip
+    for _ in range(6):
+        stage.run(
+            "insert into main.orders select max(id) + 1, 'a pen' from main.orders", "select pg_switch_wal()"
+        )
+
+
+@attack("a database is filled up", "growth")
+def _(stage: Stage) -> None:
+    stage.open.callback(stage.do, "maker", "drop table junk")
+    stage.do(
+        "maker", "create table junk as select x, repeat('x', 1000) as text from generate_series(1, 60000) x"
+    )
 
 
 @attack("the log is not archived", "archive")

@@ -250,6 +250,14 @@ def test_thresholds_of_a_team_hold_for_its_logins_and_its_database_and_for_nobod
     }  # fmt: skip
 
 
+def test_a_program_without_a_name_is_a_habit_too():
+    known = Familiar({("sales_bi", "application"): {"no name": START}})
+    assert "new_application" not in kinds(sample(NIGHT, sessions=(session(application=""),)), familiar=known)
+    assert "new_application" in kinds(
+        sample(NIGHT, sessions=(session(application="sqldump"),)), familiar=known
+    )
+
+
 @pytest.mark.parametrize(
     ("client", "shown"),
     [

@@ -143,8 +143,7 @@ def traits(sample: Sample) -> dict[tuple[str, Trait], set[str]]:
     for session in sample.sessions:
         who = sample.habit_of(session.role)
         found.setdefault((who, "client"), set()).add(network(session.client))
-        if session.application:
-            found.setdefault((who, "application"), set()).add(_program(session.application))
+        found.setdefault((who, "application"), set()).add(_program(session.application))
         at_work = session.is_active or (session.statement_s is not None and session.statement_s < _AT_WORK_S)
         if at_work and session.role in sample.logins:
             found.setdefault((who, "hour"), set()).add(hour_of(sample.at))
@@ -170,6 +169,8 @@ def network(client: str | None) -> str:
 
 def _program(application: str) -> str:
     """A program's name without what changes from start to start: numbers, and what stands behind a dash."""
+    if not application:
+        return "no name"
     name = application.split(" - ", maxsplit=1)[0].rstrip("0123456789.-_:#/ ")
     return name[:63] or "numbered"
 
