@@ -88,6 +88,8 @@ class Alert:
 
     event: Event
     told_at: datetime | None = None
+    told_as: Severity | None = None
+    """How bad it was when it was told."""
     count: int = 1
     """How often it came."""
 
@@ -152,7 +154,7 @@ def decide(
     # Good news wakes nobody: in quiet hours it waits with the alert that it ends.
     over = {} if quiet else {key: one for key, one in ended.items() if one.told_at and route.tell_resolved}
     messages = [*_messages(route, due, False), *_messages(route, over, True)]
-    alerts |= {key: replace(one, told_at=now) for key, one in due.items()}
+    alerts |= {key: replace(one, told_at=now, told_as=one.event.severity) for key, one in due.items()}
     kept = {key: one for key, one in alerts.items() if one.event.lasts or one.told_at is None}
     if quiet:
         kept |= {key: one for key, one in ended.items() if one.told_at and route.tell_resolved}
@@ -176,16 +178,16 @@ def _take_in(
             continue
         came_back = ended.pop(key, None)
         before = before or came_back
-        worse = before is not None and _RANK[event.severity] > _RANK[before.event.severity]
-        told = None if before is None or worse else before.told_at
-        alerts[key] = Alert(event, told, 1 if before is None else before.count + 1)
+        alerts[key] = Alert(event) if before is None else replace(before, event=event, count=before.count + 1)
     return alerts, ended
 
 
 def _is_due(route: Route, alert: Alert, now: datetime, quiet: bool) -> bool:
     if quiet and alert.event.severity != "critical":
         return False
-    if alert.told_at is None:
+    if alert.told_at is None or alert.told_as is None:
+        return True
+    if _RANK[alert.event.severity] > _RANK[alert.told_as]:
         return True
     return route.repeat is not None and alert.event.lasts and now - alert.told_at >= route.repeat
 
@@ -233,10 +235,7 @@ def unsent(
                 kept[key] = replace(before[key], event=replace(before[key].event, over=True))
                 continue
             if not message.resolved:
-                now, was = decision.told[key], before.get(key)
-                # A repeat stays due by its age; anything else was never told as it is now.
-                same = was is not None and now.event.lasts and was.event.severity == now.event.severity
-                kept[key] = replace(now, told_at=was.told_at if was is not None and same else None)
+                kept[key] = decision.told[key]  # as it was before it was told: due for the same reason
     return kept
 
 
@@ -246,7 +245,7 @@ def to_json(alert: Alert) -> dict[str, Any]:
     return {
         "kind": event.kind, "subject": event.subject, "severity": event.severity, "summary": event.summary,
         "at": event.at.isoformat(), "team": event.team, "url": event.url, "lasts": event.lasts, "over": event.over,
-        "told_at": alert.told_at.isoformat() if alert.told_at else None, "count": alert.count,
+        "told_at": alert.told_at.isoformat() if alert.told_at else None, "told_as": alert.told_as, "count": alert.count,
         "facts": dict(event.facts),
     }  # fmt: skip
 
@@ -258,4 +257,6 @@ def from_json(values: Mapping[str, Any]) -> Alert:
         values["kind"], values["subject"], values["severity"], values["summary"], datetime.fromisoformat(values["at"]),
         values["team"], values["url"], values["lasts"], values["over"], values.get("facts", {}),
     )  # fmt: skip
-    return Alert(event, datetime.fromisoformat(told) if told else None, values["count"])
+    # Releases before told no severity of its own: it was the event's.
+    told_as = values.get("told_as", event.severity if told else None)
+    return Alert(event, datetime.fromisoformat(told) if told else None, told_as, values["count"])
