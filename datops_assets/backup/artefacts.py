@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from datops_assets.backup.compression import CompressingWriter
+from datops_assets.backup.crc32c import Crc32c
 from datops_assets.backup.destinations import Destination, Incoming
 from datops_assets.backup.encryption import DecryptingReader, EncryptingWriter, Key, Keys, Reader, Writer
+from datops_assets.backup.tar_stream import EntryContent, read_entries
 from datops_assets.errors import BackupDamagedError, BackupError, DatopsError
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 17
 BUNDLE_BYTES = 64 << 20
 """Smaller files travel together until they have this many bytes: a store is slow with many small objects."""
 
@@ -31,6 +34,8 @@ class Member:
     name: str
     sha256: str
     bytes: int
+    crc32c: str = ""
+    """As a server's manifest spells it; empty where no server names one."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +108,6 @@ class Fan:
             raise BackupError(f"no destination takes the backup ({said})")
 
 
-class _Sink(io.RawIOBase):
-    """What pyarrow's compressor writes to."""
-
-    def __init__(self, into: Writer) -> None:
-        super().__init__()
-        self._into = into
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._into.write(bytes(data))
-        return len(data)
-
-
 class _Source(io.RawIOBase):
     """What pyarrow's decompressor reads from."""
 
@@ -135,14 +125,33 @@ class _Source(io.RawIOBase):
 class _Hashing:
     """Reads through and keeps the hash and the count."""
 
-    def __init__(self, source: Reader) -> None:
-        self._source, self.sha256, self.bytes = source, hashlib.sha256(), 0
+    def __init__(self, source: Reader, crc32c: Crc32c | None = None) -> None:
+        self._source, self.sha256, self.bytes, self.crc32c = source, hashlib.sha256(), 0, crc32c
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
         self.sha256.update(data)
+        if self.crc32c is not None:
+            self.crc32c.update(data)
         self.bytes += len(data)
         return data
+
+
+class _Output:
+    """What tarfile writes to: bytes pass, and are counted."""
+
+    name = ""
+
+    def __init__(self, into: Writer) -> None:
+        self._into, self._at = into, 0
+
+    def write(self, data: bytes, /) -> int:
+        self._into.write(data)
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
 
 
 class Packing:
@@ -156,31 +165,35 @@ class Packing:
         place      where the artefact stands, `<backup>/<id>/<artefact>`: part of its encryption
         failed     destinations that are left out, with the reason; added to
         """
-        import pyarrow as pa
-
         self._name, self._fan = artefact, Fan(destinations, place, failed)
         self.members: list[Member] = []
         self.plain_bytes = 0
         """Bytes of all files so far, unpacked."""
         try:
             self._encrypting = EncryptingWriter(self._fan, key, place) if key else None
-            self._compressor: Any = pa.CompressedOutputStream(
-                pa.PythonFile(_Sink(self._encrypting or self._fan), mode="w"), "zstd"
-            )
-            self._tar = tarfile.open(  # type: ignore[call-overload]  # noqa: SIM115 - closed by finish and abandon
-                fileobj=self._compressor, mode="w|", bufsize=_PIECE_BYTES, copybufsize=_PIECE_BYTES
-            )
         except BaseException:
             self._fan.abandon()
             raise
+        self._compressor = CompressingWriter(self._encrypting or self._fan)
+        self._tar = tarfile.TarFile(
+            fileobj=_Output(self._compressor),  # type: ignore[arg-type]
+            mode="w",
+            copybufsize=_PIECE_BYTES,
+        )
 
-    def add(self, name: str, size: int, content: Reader) -> Member:
-        """Add a file of `size` bytes. Raises BackupError: no destination is left, or the content ended early."""
+    def add(self, name: str, size: int, content: Reader, *, crc32c: bool = False) -> Member:
+        """Add a file of `size` bytes.
+
+        crc32c    whether that of the file is wanted, too
+        raises    BackupError: no destination is left. OSError: the content ended early
+        """
         about = tarfile.TarInfo(name)
         about.size = size
-        hashing = _Hashing(content)
+        hashing = _Hashing(content, Crc32c() if crc32c else None)
         self._tar.addfile(about, hashing)
-        member = Member(name, hashing.sha256.hexdigest(), size)
+        member = Member(
+            name, hashing.sha256.hexdigest(), size, hashing.crc32c.hexdigest() if hashing.crc32c else ""
+        )
         self.members.append(member)
         self.plain_bytes += size
         return member
@@ -196,6 +209,7 @@ class Packing:
 
     def abandon(self) -> None:
         """Forget it everywhere."""
+        self._compressor.abandon()
         self._fan.abandon()
 
 
@@ -253,15 +267,13 @@ def _unpack(
         stored = _Hashing(file)
         expected = {member.name: member for member in members}
         try:
-            with _opened(stored, keys, place, encrypted=encrypted) as tar:
-                for about in tar:
+            with _opened(stored, keys, place, encrypted=encrypted) as entries:
+                for about, content in entries:
                     member = expected.pop(about.name, None)
                     if member is None or not about.isreg() or about.size != member.bytes:
                         raise BackupDamagedError(
                             f"{place} holds {about.name!r}, which the manifest does not know so"
                         )
-                    content = tar.extractfile(about)
-                    assert content is not None
                     _keep(content, member, place, into if into and wanted(about.name) else None)
             while stored.read(_PIECE_BYTES):
                 pass
@@ -301,18 +313,19 @@ def _reading(source: Destination, place: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _opened(stored: Reader, keys: Keys, place: str, *, encrypted: bool) -> Iterator[tarfile.TarFile]:
+def _opened(
+    stored: Reader, keys: Keys, place: str, *, encrypted: bool
+) -> Iterator[Iterator[tuple[tarfile.TarInfo, EntryContent]]]:
     import pyarrow as pa
 
     plain: Reader = DecryptingReader(stored, keys, place) if encrypted else stored
     with pa.CompressedInputStream(pa.PythonFile(_Source(plain), mode="r"), "zstd") as unpacked:
-        with tarfile.open(fileobj=unpacked, mode="r|", bufsize=_PIECE_BYTES) as tar:
-            yield tar
+        yield read_entries(unpacked)
         while unpacked.read(_PIECE_BYTES):
             pass
 
 
-def _keep(content: IO[bytes], member: Member, place: str, folder: Path | None) -> None:
+def _keep(content: EntryContent, member: Member, place: str, folder: Path | None) -> None:
     """Hash a member; write it under another name first, so that only a right one has its own."""
     digest = hashlib.sha256()
     part = folder / f"{member.name}.part" if folder else None

@@ -351,7 +351,7 @@ def _fetch_and_combine(chain: Chain, keys: Keys, server: RecoveringServer) -> No
     shutil.rmtree(server.data, ignore_errors=True)
     command = [
         server.programs.path("pg_combinebackup"),
-        "--manifest-checksums=SHA256",
+        "--manifest-checksums=CRC32C",
         f"--output={server.data}",
     ]
     Server({}).run([*command, *(str(part / DATA) for part in parts)], "the backups cannot be combined")

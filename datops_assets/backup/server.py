@@ -5,6 +5,7 @@ Secrets travel in the environment of a program that we start, never in its argum
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -31,6 +32,8 @@ _NOISE = re.compile(r"^(pg_\w+|psql): (warning|detail|hint|last built-in).*", re
 _PROGRESS = re.compile(rb"pg_\w+: (?!error|fatal|warning|detail|hint)")
 _ERROR = re.compile(r"pg_\w+: error: ")
 _NEWEST = 10**6
+_PIPE_BYTES = 1 << 20
+"""A program that writes while we pack waits less for us: the kernel's own 64 KB are full at once."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ class Server:
                 umask=0o077, cwd="/", start_new_session=True,
             )  # fmt: skip
             assert process.stdout is not None
+            with suppress(OSError, AttributeError):  # the kernel may refuse; another system has no such pipe
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             cut: Exception | None = None
             try:
                 try:

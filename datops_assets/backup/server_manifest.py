@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from datops_assets.backup.artefacts import Member
-from datops_assets.errors import BackupDamagedError, BackupError
+from datops_assets.backup.crc32c import Crc32c
+from datops_assets.errors import BackupDamagedError
 from datops_assets.postgres.lsn import parse_lsn
 
 NAME = "backup_manifest"
@@ -83,7 +84,10 @@ def read_server_manifest(text: bytes, place: str) -> ServerManifest:
 
 
 def compare_members(manifest: ServerManifest, members: Mapping[str, Member]) -> list[str]:
-    """What differs between the server's list and the files of a backup, whose SHA-256 are known."""
+    """What differs between the server's list and the files of a backup, whose checksums are known.
+
+    The server's list has CRC32C or, in older backups, SHA-256; of any other kind no file is taken for right.
+    """
     findings = _missing_and_extra(manifest, members)
     for path, listed in manifest.files.items():
         member = members.get(path)
@@ -91,8 +95,8 @@ def compare_members(manifest: ServerManifest, members: Mapping[str, Member]) -> 
             continue
         if member.bytes != listed.bytes:
             findings.append(f"{path} has {member.bytes} bytes, the server wrote {listed.bytes}")
-        elif listed.algorithm == "SHA256" and member.sha256 != listed.checksum:
-            findings.append(f"{path} is not what the server wrote: its SHA-256 differs")
+        elif {"CRC32C": member.crc32c, "SHA256": member.sha256}.get(listed.algorithm) != listed.checksum:
+            findings.append(f"{path} is not what the server wrote: its {listed.algorithm} differs")
     return findings
 
 
@@ -132,26 +136,10 @@ def _missing_and_extra(manifest: ServerManifest, found: Mapping[str, object]) ->
 
 
 def _digest(file: IO[bytes], algorithm: str) -> str:
-    if algorithm == "CRC32C":
-        digest = _crc32c()
-        while data := file.read(_PIECE_BYTES):
-            digest.update(data)
-        # PostgreSQL prints the bytes as they lie in memory, the least significant first.
-        return bytes(digest.digest()[::-1]).hex()
-    plain = hashlib.new(algorithm.lower())
+    digest: Any = Crc32c() if algorithm == "CRC32C" else hashlib.new(algorithm.lower())
     while data := file.read(_PIECE_BYTES):
-        plain.update(data)
-    return plain.hexdigest()
-
-
-def _crc32c() -> Any:
-    try:
-        import google_crc32c
-    except ImportError:
-        raise BackupError(
-            "the backup's checksums are CRC32C, for which google-crc32c is needed; pip install 'datops[crc32c]'"
-        ) from None
-    return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+        digest.update(data)
+    return str(digest.hexdigest())
 
 
 def _path(one: dict[str, Any]) -> str:

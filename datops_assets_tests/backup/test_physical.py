@@ -215,13 +215,24 @@ def test_a_servers_manifest_that_was_changed_is_refused(tmp_path: Path, old: byt
         check_folder(folder)
 
 
-def test_the_servers_manifest_is_held_against_hashes_that_are_known_already(tmp_path: Path) -> None:
-    folder = _listed(tmp_path)
+@pytest.mark.parametrize("algorithm", ["SHA256", "CRC32C"])
+def test_the_servers_manifest_is_held_against_hashes_that_are_known_already(
+    tmp_path: Path, algorithm: str
+) -> None:
+    folder = _listed(tmp_path, algorithm)
     listed = read_server_manifest((folder / "backup_manifest").read_bytes(), "here")
-    members = {name: Member(name, one.checksum, one.bytes) for name, one in listed.files.items()}
+    members = {
+        name: Member(name, one.checksum, one.bytes, one.checksum) for name, one in listed.files.items()
+    }
     assert compare_members(listed, members) == []
-    members["PG_VERSION"] = dataclasses.replace(members["PG_VERSION"], sha256="0" * 64)
-    assert "SHA-256 differs" in compare_members(listed, members)[0]
+    members["PG_VERSION"] = dataclasses.replace(members["PG_VERSION"], sha256="0" * 64, crc32c="0" * 8)
+    assert f"{algorithm} differs" in compare_members(listed, members)[0]
+
+
+def test_a_servers_manifest_without_checksums_proves_no_file(tmp_path: Path) -> None:
+    listed = read_server_manifest((_listed(tmp_path, "SHA512") / "backup_manifest").read_bytes(), "here")
+    members = {name: Member(name, one.checksum, one.bytes) for name, one in listed.files.items()}
+    assert len(compare_members(listed, members)) == len(members)
 
 
 @pytest.mark.backup_fault
