@@ -1,7 +1,8 @@
 """Follow a slot: to a place in the log and end there, or on and on until told to stop.
 
 The place is marked by a message of our own in the source's log, so that the end is exact whatever else
-happens there; the message also lets the slot of an idle database move on.
+happens there; the message also lets the slot of an idle database move on. A standby takes no message: there the
+end is how far it has come, and its signs of life say when all before that was sent.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import psycopg
 
 from datops_assets.cdc.bronze import add_columns, create_tables, drop_log, kept_logs
 from datops_assets.cdc.deletes import keep_as_declared
-from datops_assets.cdc.following import Following
+from datops_assets.cdc.following import End, Following, Mark
 from datops_assets.cdc.marks import make_room
 from datops_assets.cdc.relations import OtherFormError, TableChangedError
-from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
+from datops_assets.cdc.replication import Receiver, read_fork, read_timeline, replication_connection
 from datops_assets.cdc.schema import compare, difference, files_of, freeze_table, known_tables
+from datops_assets.cdc.slots import SlotState, copy_of_the_primarys, find_slot
 from datops_assets.cdc.snapshot import connect_source, copy_tables, enter_table, follow
-from datops_assets.cdc.source import read_server, read_tables
+from datops_assets.cdc.source import reached, read_server, read_tables
 from datops_assets.cdc.streams import (
     ChangeStream,
     StreamedTable,
@@ -32,7 +34,7 @@ from datops_assets.cdc.streams import (
     require_resync,
 )
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
-from datops_assets.postgres.lsn import parse_lsn
+from datops_assets.postgres.lsn import format_lsn, parse_lsn
 from datops_assets.postgres.ulid import new_ulid
 
 MESSAGE_PREFIX = "datops"
@@ -71,9 +73,7 @@ def drain(warehouse: psycopg.Connection[Any], parameters: dict[str, Any], stream
     with opened(warehouse, parameters, stream) as (source, entry):
         done = Drained(applied=entry.applied or "")
         renew_tables(warehouse, source, parameters, stream, entry, done)
-        barrier = new_ulid()
-        emit(source, barrier)
-        run(warehouse, source, parameters, stream, done, barrier=barrier, batch_s=_DRAIN_BATCH_S)
+        run(warehouse, source, parameters, stream, done, end=_pin(source), batch_s=_DRAIN_BATCH_S)
     done.seconds = time.monotonic() - started
     return done
 
@@ -105,6 +105,16 @@ def opened(
                 warehouse.execute("rollback")
 
 
+def _pin(source: psycopg.Connection[Any]) -> End:
+    """Choose the end of a drain that begins now: all that can be seen in the source is before it."""
+    in_recovery, place = reached(source)
+    if in_recovery:
+        return place
+    mark = new_ulid()
+    emit(source, mark)
+    return Mark(MESSAGE_PREFIX, mark.encode())
+
+
 def emit(source: psycopg.Connection[Any], content: str) -> None:
     """Write a mark of ours into the source's log, as a transaction of its own."""
     source.execute("select pg_logical_emit_message(true, %s, %s)", (MESSAGE_PREFIX, content))
@@ -117,31 +127,37 @@ def run(
     stream: ChangeStream,
     done: Drained,
     *,
-    barrier: str | None,
+    end: End | None,
     batch_s: float,
     on_commit: Callable[[Following], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Apply what the log says from the warehouse's place on.
 
-    barrier     content of the mark to end at; None: only `stopping` ends it
+    end         None: only `stopping` ends it
     on_commit   called after each commit and in each idle moment between transactions
     stopping    asked a few times a second; a transaction that is open then is sent again to whoever follows next
     """
-    mark = (MESSAGE_PREFIX, barrier.encode()) if barrier else None
     binary = None
     while True:
         entry = find_stream(warehouse, stream.source)
         assert entry is not None
+        # A standby that is promoted meanwhile goes on telling places.
+        tells_places = isinstance(end, int) or reached(source)[0]
         following = Following(warehouse, source, stream, entry, done, binary=binary)
         with (
             replication_connection(parameters) as conn,
             Receiver(
-                conn, stream.slot, stream.publication, entry.applied_lsn, binary=following.binary
+                conn,
+                stream.slot,
+                stream.publication,
+                entry.applied_lsn,
+                binary=following.binary,
+                tells_places=tells_places,
             ) as receiver,
         ):
             try:
-                following.follow(receiver, mark, batch_s, on_commit, stopping)
+                following.follow(receiver, end, batch_s, on_commit, stopping)
                 return
             except OtherFormError:  # what is not committed is sent again, as text
                 warehouse.execute("rollback")
@@ -247,39 +263,60 @@ def _require_same_log(
     """
     reason = entry.reason if entry.state == "resync_required" else None
     server = read_server(source)
-    if server.in_recovery:
-        raise SourceRefusedError(f"the source of {stream.source} is a standby; name the primary in `source:`")
-    found = source.execute(
-        "select confirmed_flush_lsn::text, wal_status, pg_current_wal_lsn()::text"
-        " from (select 1) one left join pg_replication_slots on slot_name = %s",
-        (stream.slot,),
-    ).fetchone()
-    assert found is not None
-    confirmed, wal_status, written = found
+    slot = find_slot(source, stream.slot)
+    in_recovery, place = reached(source)
+    if in_recovery:
+        _require_standby(stream, entry, slot, place)
+    lost = slot.lost(stream.slot) if slot is not None else f"the slot {stream.slot} is gone"
     if reason is not None:
         pass
     elif server.system_identifier != entry.system_identifier:
         reason = "another server answers there now"
-    elif parse_lsn(written) < entry.applied_lsn:
-        reason = f"the source is at {written}, before the warehouse's {entry.applied}: it was restored"
-    elif confirmed is None:
-        reason = f"the slot {stream.slot} is gone"
-    elif wal_status == "lost":
-        reason = f"the source dropped log that the slot {stream.slot} still needed (max_slot_wal_keep_size)"
-    elif parse_lsn(confirmed) > entry.applied_lsn:
-        reason = f"somebody else read the slot {stream.slot}: it is at {confirmed}, the warehouse at {entry.applied}"
-    elif entry.timeline is not None and server.timeline > entry.timeline:
+    elif place < entry.applied_lsn:
+        reason = (
+            f"the source is at {format_lsn(place)}, before the warehouse's {entry.applied}: it was restored"
+        )
+    elif lost is not None:
+        reason = lost
+    elif slot is not None and parse_lsn(slot.confirmed) > entry.applied_lsn:
+        reason = (
+            f"somebody else read the slot {stream.slot}: it is at {slot.confirmed},"
+            f" the warehouse at {entry.applied}"
+        )
+    elif entry.timeline is not None and (in_recovery or server.timeline > entry.timeline):
         with replication_connection(parameters) as conn:
-            fork = read_fork(conn, server.timeline, entry.timeline)
+            timeline = read_timeline(conn)
+            is_other = timeline > entry.timeline
+            fork = read_fork(conn, timeline, entry.timeline) if is_other else entry.applied_lsn
         if fork < entry.applied_lsn:
             reason = "a standby took over that lacked what the warehouse has"
         else:
             warehouse.execute(
                 "update datops.streams set timeline = %s where stream_id = %s",
-                (server.timeline, entry.stream_id),
+                (None if in_recovery else timeline, entry.stream_id),
             )
     if reason is not None:
         _refuse(warehouse, entry, stream, reason)
+
+
+def _require_standby(stream: ChangeStream, entry: StreamEntry, slot: SlotState | None, place: int) -> None:
+    """Hold that a standby is the server that the stream was begun on, and that it has come as far as the warehouse.
+
+    raises     SourceRefusedError: it has another slot, or none. Nothing is entered: the right server may have it.
+               SourceUnreachableError: it was started anew and reads its log once more
+    """
+    if slot is None:
+        raise SourceRefusedError(
+            f"the standby has no slot {stream.slot}, and a slot stays on the server that it was made on; name that one"
+            f" in the `source:`, or copy the tables anew from here: datops cdc resync {stream.source}"
+        )
+    if slot.is_copy:
+        raise copy_of_the_primarys(stream.slot)
+    if place < entry.applied_lsn:
+        raise SourceUnreachableError(
+            f"the standby is at {format_lsn(place)}, before the warehouse's {entry.applied}; it replays its log,"
+            " try again"
+        )
 
 
 def _refuse(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,22 @@ _REST = 9
 """A process that follows rests this many times as long as the last commit took, at most as long as it was told: so what
 arrives now and then is there at once, and commits take a tenth of its time."""
 _LONGEST_SILENCE_S = 120.0
+_MOVES_EVERY_S = 10.0
+"""Where the source tells how far it has come without a change for us, this often the warehouse's place follows."""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ROW_KINDS = frozenset((wire.INSERT, wire.UPDATE, wire.DELETE))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A message of ours in the source's log."""
+
+    prefix: str
+    content: bytes
+
+
+End = Mark | int
+"""Where to stop: after the transaction of a mark, or at a place in the log, where the source tells those."""
 
 
 class Following:
@@ -73,6 +88,9 @@ class Following:
         self._open_transactions = 0
         self._collected = self._written = 0
         self._last: tuple[int, int] = (0, 0)
+        self._passed = self._moved_to = entry.applied_lsn
+        self._passed_at_us = 0
+        self._moved_at = time.monotonic()
         self._rested_at = 0.0
         self._committed: deque[tuple[int, int]] = deque()
         """Commits that may not be on the warehouse's disk yet: its log at the commit, the source's place."""
@@ -85,15 +103,14 @@ class Following:
     def follow(
         self,
         receiver: Receiver,
-        mark: tuple[str, bytes] | None,
+        end: End | None,
         batch_s: float,
         on_commit: Callable[[Following], None],
         stopping: Callable[[], bool],
     ) -> None:
-        """Apply messages until the mark's transaction is committed, or until `stopping`; then what is whole is kept.
+        """Apply messages until the end is reached and committed, or until `stopping`; then what is whole is kept.
 
-        mark        prefix and content of a message in the log
-        batch_s     longest that a finished transaction waits for others before it is committed; with a mark to reach it
+        batch_s     longest that a finished transaction waits for others before it is committed; with an end to reach it
                     waits that long, without one only as long as commits would take more than a tenth of the time
         """
         opened: float | None = None
@@ -131,11 +148,15 @@ class Following:
                         if self._reached:
                             return
                 else:
-                    self._not_a_row(kind, data, mark)
+                    self._not_a_row(kind, data, end)
+            if self._reached and not self._is_open:  # at a place between two transactions
+                self._commit(receiver, waits=True)
+                on_commit(self)
+                return
             ends = stopping()
-            has_rested = mark is None and now >= self._rested_at
+            has_rested = end is None and now >= self._rested_at
             if not self._is_open and (ends or not messages or has_rested or now - (opened or now) >= batch_s):
-                if opened is not None:
+                if opened is not None or self._has_moved(now):
                     self._commit(receiver, waits=ends)
                     opened = None
                 else:
@@ -145,22 +166,34 @@ class Following:
                 self._settle(receiver)
                 return
 
-    def _not_a_row(self, kind: int, data: bytes, mark: tuple[str, bytes] | None) -> None:
+    def _not_a_row(self, kind: int, data: bytes, end: End | None) -> None:
         if kind == wire.BEGIN:
             self._open(wire.read_begin(data))
         elif kind == wire.RELATION:
             self._relations.hear(wire.read_relation(data))
         elif kind == wire.TRUNCATE:
             self._truncate(wire.read_truncate(data))
-        elif kind == wire.MESSAGE and mark is not None:
+        elif kind == wire.MESSAGE and isinstance(end, Mark):
             message = wire.read_message(data)
-            self._reached = self._reached or (message.prefix, message.content) == mark
+            self._reached = self._reached or (message.prefix, message.content) == (end.prefix, end.content)
+        elif kind == wire.KEEPALIVE and not self._is_open:
+            told = wire.read_keepalive(data)
+            if told.end_lsn > self._passed:
+                self._passed, self._passed_at_us = told.end_lsn, told.sent_at_us
+            self._reached = self._reached or (isinstance(end, int) and self._passed >= end)
+
+    def _has_moved(self, now: float) -> bool:
+        """Whether it is time to remember that a part of the log had nothing for us."""
+        return self._passed > self._moved_to and now - self._moved_at > _MOVES_EVERY_S
 
     def _open(self, transaction: wire.Begin) -> None:
         self._is_open = True
         self._numbering.begin(transaction)
         # Delivered again after a crash between our commit and the source's hearing of it.
         self._skips = transaction.commit_lsn < self._entry.applied_lsn
+        self._begin()
+
+    def _begin(self) -> None:
         if self._conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             begin(self._conn)
 
@@ -177,16 +210,22 @@ class Following:
                    source is told when it is. Rows and place are lost together or not at all.
         """
         began = time.monotonic()
+        self._begin()
         failpoints.hit("before_merge")
         for batch in self._relations.batches.values():
             self._merge(batch)
         failpoints.hit("after_merge")
-        end, committed_at_us = self._last
-        self.committed_at = _EPOCH + timedelta(microseconds=committed_at_us)
+        end, at_us = self._last
+        if at_us:
+            self.committed_at = _EPOCH + timedelta(microseconds=at_us)
+        if self._passed > end:
+            end, at_us = self._passed, self._passed_at_us
+        at = _EPOCH + timedelta(microseconds=at_us) if at_us else None
         self._conn.execute(
-            "update datops.streams set applied_lsn = greatest(applied_lsn, %s::pg_lsn), applied_commit_at = %s,"
+            "update datops.streams set applied_lsn = greatest(applied_lsn, %s::pg_lsn),"
+            " applied_commit_at = coalesce(%s, applied_commit_at),"
             " changes = changes + %s, updated_at = clock_timestamp() where stream_id = %s",
-            (format_lsn(end), self.committed_at, sum(self._open_changes.values()), self._entry.stream_id),
+            (format_lsn(end), at, sum(self._open_changes.values()), self._entry.stream_id),
         )
         failpoints.hit("before_commit")
         self._conn.execute("set local synchronous_commit = " + ("on" if waits else "off"))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from datops_assets.cdc.marks import marks_of, own_columns
+from datops_assets.cdc.slots import find_slot
 from datops_assets.cdc.snapshot import connect_source, publication_statement
 from datops_assets.cdc.source import SourceServer, SourceTable, children_of, read_server, read_tables, unfit
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, names_of
@@ -21,7 +22,11 @@ from datops_assets.postgres.identifiers import bronze_table, warehouse_name
 
 OLDEST_VERSION = 140000
 """Reads of a table by ranges of its pages, and binary values in the stream, came with PostgreSQL 14."""
+_OLDEST_STANDBY = 160000
+"""Slots on a standby came with PostgreSQL 16."""
 _UNLIMITED = "-1"
+_OF_THE_PRIMARY = ("alter role", "alter table", "alter publication", "create publication", "grant")
+"""Statements that a standby takes from its primary's log only."""
 
 Verdict = Literal["ok", "warn", "stop"]
 
@@ -29,7 +34,7 @@ _USAGE: LiteralString = """
 select (select count(*) from pg_replication_slots), (select count(*) from pg_stat_replication),
        exists (select from pg_replication_slots where slot_name = %(slot)s),
        exists (select from pg_publication where pubname = %(publication)s),
-       has_database_privilege(current_database(), 'create'), current_user
+       has_database_privilege(current_database(), 'create') and not pg_is_in_recovery(), current_user
 """
 _OPERATIONS: LiteralString = """
 select string_agg(name, ', ') from (
@@ -68,6 +73,8 @@ class Usage:
     has_publication: bool
     may_create: bool
     role: str
+    has_copy_of_slot: bool = False
+    """Whether a standby keeps the stream's slot in step with its primary's, where nobody may read it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]
         server = read_server(conn)
         row = conn.execute(_USAGE, {"slot": stream.slot, "publication": stream.publication}).fetchone()
         assert row is not None
-        usage = Usage(*row)
+        slot = find_slot(conn, stream.slot)
+        usage = replace(Usage(*row), has_copy_of_slot=slot is not None and slot.is_copy)
         tables = read_tables(conn, stream.publication, names_of(stream.tables))
         rights = {table.oid: _rights(conn, table.oid) for table in tables.values()}
         strange = unfit(conn, names_of(stream.tables))
@@ -100,12 +108,19 @@ def preflight(parameters: dict[str, Any], stream: ChangeStream) -> list[Finding]
             operations = str(kept[0])
         else:
             operations = ""
-    return [
+    findings = [
         *judge_server(server, usage),
         *judge_tables(stream.tables, tables, rights, usage, statement, strange),
         *judge_children(children, {one.label for one in stream.tables}),
         *judge_publication(stream.publication, operations, tables.values()),
     ]
+    return [_on_primary(finding) for finding in findings] if server.in_recovery else findings
+
+
+def _on_primary(finding: Finding) -> Finding:
+    if not finding.mend.startswith(_OF_THE_PRIMARY):
+        return finding
+    return replace(finding, mend=f"on the primary: {finding.mend}")
 
 
 def _rights(conn: psycopg.Connection[Any], oid: int) -> Rights:
@@ -135,9 +150,35 @@ def judge_server(server: SourceServer, usage: Usage) -> Iterator[Finding]:
     else:
         yield Finding("ok", "replication", f"{usage.role} may replicate")
     if server.in_recovery:
-        yield Finding("stop", "standby", "the server is a standby", "name the primary in `source: {url: …}`")
+        yield from _judge_standby(server, usage)
     yield from _judge_room(server.settings, usage)
     yield from _judge_times(server.settings, usage)
+
+
+def _judge_standby(server: SourceServer, usage: Usage) -> Iterator[Finding]:
+    primary = "name the primary in `source: {url: …}`"
+    if server.version < _OLDEST_STANDBY:
+        found = "a standby shows its log by slots of its own from PostgreSQL 16 on"
+        yield Finding("stop", "standby", found, primary)
+        return
+    if usage.has_copy_of_slot:
+        found = "the slot is the primary's, kept in step for a failover: nobody may read it here"
+        yield Finding("stop", "standby", found, f"{primary}, or give the stream another `slot:`")
+        return
+    found = "the server is a standby; its primary must say which transactions run before a slot can begin"
+    mend = "on the primary, where it is idle, while the snapshot waits: select pg_log_standby_snapshot()"
+    yield Finding("ok", "standby", found, "" if usage.has_slot else mend)
+    lost = "and the slot is lost when the primary removes rows of the catalogue that it needs"
+    if server.settings["hot_standby_feedback"] != "on":
+        mend = "alter system set hot_standby_feedback = on; select pg_reload_conf()"
+        yield Finding("warn", "hot_standby_feedback", f"off: copies may be cancelled, {lost}", mend)
+    elif not server.settings["primary_slot_name"]:
+        mend = (
+            "on the primary: select pg_create_physical_replication_slot('…'); here: alter system set primary_slot_name"
+            " = '…'; select pg_reload_conf()"
+        )
+        found = f"none: the feedback ends with the connection, {lost}"
+        yield Finding("warn", "primary_slot_name", found, mend)
 
 
 def _judge_room(settings: Mapping[str, str], usage: Usage) -> Iterator[Finding]:
@@ -218,7 +259,10 @@ def judge_tables(
     else:
         names = ", ".join(table.label for table in unpublished)
         yield Finding(
-            "stop", "publication", f"does not publish {names}, and {usage.role} may not change that", publish
+            "stop",
+            "publication",
+            f"does not publish {names}, and {usage.role} may not change that",
+            publish,
         )
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,11 +23,11 @@ from datops_assets.postgres.lsn import format_lsn, parse_lsn
 
 _STATUS_EVERY_S = 10.0
 """A sixth of wal_sender_timeout's default: the server must never wonder whether we are there."""
+_PLACE_EVERY_S = 1.0
+"""How often a server is asked how far it has come, where that is to be known."""
 _WAIT_S = 0.2
 _SLOT_FREE_WITHIN_S = 10.0
 """The source notices that a reader is gone with the next message to it."""
-_COPIES_SLOTS = 170000
-"""Servers from this version on copy slots to standbys (sync_replication_slots there)."""
 _BATCH_BYTES = 1 << 20
 """Handed over at once: to wake the reader costs as much as receiving ten messages."""
 _GATHERED_S = 0.003
@@ -47,14 +46,6 @@ _FORMS = (
 )
 """How values are written where they travel as text: a database or role may have it otherwise, and
 `03.02.2026` would be another day in the warehouse. Rows that a policy hides are an error instead of missing."""
-
-
-@dataclass(frozen=True)
-class NewSlot:
-    """A slot that was just made, and the snapshot of the database at the very place where it begins."""
-
-    consistent_point: int
-    snapshot: str
 
 
 @contextmanager
@@ -100,31 +91,7 @@ def explained(
     return SourceUnreachableError(f"{where} does not answer; see that it runs, then try again")
 
 
-def create_slot(conn: psycopg.Connection[Any], slot: str, *, temporary: bool = False) -> NewSlot:
-    """Make a slot, and keep its snapshot open as long as nothing else is run on `conn`.
-
-    temporary  it ends with the connection
-    raises     SourceRefusedError: there are no free slots, or one of that name
-               SourceUnreachableError
-    """
-    # From PostgreSQL 17 on a standby may keep a copy of the slot, so that a stream outlives a failover.
-    survives = conn.info.server_version >= _COPIES_SLOTS and not temporary
-    command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput (SNAPSHOT 'export'{})").format(
-        sql.Identifier(slot),
-        sql.SQL(" TEMPORARY" if temporary else ""),
-        sql.SQL(", FAILOVER true" if survives else ""),
-    )
-    result = conn.pgconn.exec_(command.as_bytes(conn))
-    if result.status != pq.ExecStatus.TUPLES_OK:
-        _require_open(conn.pgconn, f"the slot {slot} was to be made")
-        said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
-        raise SourceRefusedError(f"the slot {slot} cannot be made: {said}; see: datops cdc preflight")
-    point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
-    assert point is not None and snapshot is not None
-    return NewSlot(parse_lsn(point.decode()), snapshot.decode())
-
-
-def _require_open(conn: pq.abc.PGconn, when: str) -> None:
+def require_open(conn: pq.abc.PGconn, when: str) -> None:
     """Tell a lost connection from a server that says no."""
     if conn.status == pq.ConnStatus.BAD:
         raise SourceUnreachableError(f"the source closed the connection when {when}; try again")
@@ -134,10 +101,24 @@ class Receiver:
     """Follows a slot from a place on. A context manager: inside, messages arrive; outside, all is closed."""
 
     def __init__(
-        self, conn: psycopg.Connection[Any], slot: str, publication: str, start: int, *, binary: bool
+        self,
+        conn: psycopg.Connection[Any],
+        slot: str,
+        publication: str,
+        start: int,
+        *,
+        binary: bool,
+        tells_places: bool = False,
     ) -> None:
+        """Know where to begin; nothing is sent yet.
+
+        start           what was committed before this place is not sent
+        tells_places    signs of life are handed over among the messages: all that was committed before the place in
+                        one was sent before it
+        """
         self._pgconn = conn.pgconn
         self._slot = slot
+        self._tells_places = tells_places
         self._arrived: list[bytes] = []
         self._arrived_bytes = 0
         self._error: BaseException | None = None
@@ -173,7 +154,7 @@ class Receiver:
                 self._thread.start()
                 return self
             said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
-            _require_open(self._pgconn, f"the slot {self._slot} was to be read")
+            require_open(self._pgconn, f"the slot {self._slot} was to be read")
             if result.error_field(pq.DiagnosticField.SQLSTATE) == _NO_SUCH_SLOT:
                 raise SourceUnreachableError(  # the next try looks anew, and says what became of it
                     f"the slot {self._slot} went away when it was to be read; try again"
@@ -224,9 +205,10 @@ class Receiver:
     def _loop(self) -> None:
         batch: list[bytes] = []
         size, seen, began, told_at, told = 0, 0, 0.0, 0.0, -1
+        every_s = _PLACE_EVERY_S if self._tells_places else _STATUS_EVERY_S
         while not self._stopped.is_set():
             now = time.monotonic()
-            if now - told_at >= _STATUS_EVERY_S or self._flushed != told:
+            if now - told_at >= every_s or self._flushed != told:
                 told_at, told = now, self._flushed
                 self._tell()
             if size >= _BATCH_BYTES or (batch and now - began >= _GATHERED_S):
@@ -262,7 +244,9 @@ class Receiver:
                 batch.append(bytes(data[wire.HEADER_BYTES :]))
                 last = data
             elif data[0] == wire.KEEPALIVE:
-                _, wants_reply = wire.read_keepalive(data)
+                if self._tells_places:
+                    batch.append(bytes(data))
+                wants_reply = wire.read_keepalive(data).wants_reply
                 if wants_reply:
                     self._tell()
         if last is not None:
@@ -272,8 +256,8 @@ class Receiver:
     def _tell(self) -> None:
         now_us = int((datetime.now(UTC) - _EPOCH).total_seconds() * 1_000_000)
         # A source that decodes what is not ours for minutes sends nothing by itself: it is asked for a sign of life.
-        silent = time.monotonic() - self.heard_at > _STATUS_EVERY_S / 2
-        status = wire.write_status(self._flushed, now_us, received=self._received, wants_reply=silent)
+        asks = self._tells_places or time.monotonic() - self.heard_at > _STATUS_EVERY_S / 2
+        status = wire.write_status(self._flushed, now_us, received=self._received, wants_reply=asks)
         self._pgconn.put_copy_data(status)
         self._pgconn.flush()
 
@@ -292,6 +276,17 @@ class Receiver:
             self._changed.notify()
 
 
+def read_timeline(conn: psycopg.Connection[Any]) -> int:
+    """The timeline that the server writes, or that a standby replays.
+
+    conn       speaks the replication protocol
+    raises     SourceUnreachableError
+    """
+    result = conn.pgconn.exec_(b"IDENTIFY_SYSTEM")
+    require_open(conn.pgconn, "its timeline was read")
+    return int(result.get_value(0, 1) or b"0")
+
+
 def read_fork(conn: psycopg.Connection[Any], timeline: int, parent: int) -> int:
     """Where `timeline` left its ancestor `parent`, in bytes of log; 0 where it does not descend from it.
 
@@ -299,7 +294,7 @@ def read_fork(conn: psycopg.Connection[Any], timeline: int, parent: int) -> int:
     raises     SourceUnreachableError
     """
     result = conn.pgconn.exec_(b"TIMELINE_HISTORY %d" % timeline)
-    _require_open(conn.pgconn, "its timelines were read")
+    require_open(conn.pgconn, "its timelines were read")
     history = result.get_value(0, 1) if result.status == pq.ExecStatus.TUPLES_OK else None
     for line in (history or b"").decode(errors="replace").splitlines():
         fields = line.split("\t")

@@ -23,9 +23,10 @@ from datops_assets.cdc.bronze import (
 )
 from datops_assets.cdc.deletes import deleted_kept
 from datops_assets.cdc.history import copied_anew, tell_history
-from datops_assets.cdc.replication import create_slot, explained, replication_connection, session
+from datops_assets.cdc.replication import explained, replication_connection, session
 from datops_assets.cdc.schema import files_of, rows_came_or_went
-from datops_assets.cdc.source import SourceTable, partitions_of, read_server, read_tables, unfit
+from datops_assets.cdc.slots import create_slot, drop_slot
+from datops_assets.cdc.source import SourceTable, partitions_of, reached, read_server, read_tables, unfit
 from datops_assets.cdc.splice import META_COLUMNS
 from datops_assets.cdc.streams import ChangeStream, StreamedTable, StreamEntry, enter_stream, names_of
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
@@ -67,14 +68,17 @@ def take_snapshot(
         if one.history and kept_logs(warehouse, stream.source, [one.name]):  # what it says is lost with it
             tell_history(warehouse, stream.source, one.name, dict(one.rename))
     with closing(connect_source(parameters)) as source:
-        _drop_slot(source, stream.slot)
+        drop_slot(source, stream.slot)
         server = read_server(source)
         ensure_publication(source, stream)
         tables = _described(source, stream)
+    # A standby's slot never leaves it, so no other server can go on with it that has less; and what it replays may
+    # pass to another timeline while it is followed.
+    timeline = None if server.in_recovery else server.timeline
     warehouse.execute(
         "update datops.streams set state = 'snapshot', reason = null, slot = %s, publication = %s, applied_lsn = null,"
         " system_identifier = %s, timeline = %s, changes = 0, updated_at = clock_timestamp() where stream_id = %s",
-        (stream.slot, stream.publication, server.system_identifier, server.timeline, entry.stream_id),
+        (stream.slot, stream.publication, server.system_identifier, timeline, entry.stream_id),
     )
     failpoints.hit("snapshot_begun")
     with replication_connection(parameters) as keeper:
@@ -91,18 +95,17 @@ def take_snapshot(
 def end_stream(warehouse: psycopg.Connection[Any], parameters: dict[str, Any], stream: ChangeStream) -> None:
     """Drop slot and publication in the source and forget the stream; bronze keeps its tables.
 
-    A publication that somebody else made stays.
-
+    A publication that somebody else made stays; so does one whose primary a standby only copies.
 
     raises      SourceUnreachableError, SourceRefusedError: nothing is forgotten
     """
     with closing(connect_source(parameters)) as source:
-        _drop_slot(source, stream.slot)
+        drop_slot(source, stream.slot)
         ours = source.execute(
             "select 1 from pg_publication where pubname = %s and obj_description(oid, 'pg_publication') = %s",
             (stream.publication, _OURS),
         ).fetchone()
-        if ours:
+        if ours and not reached(source)[0]:
             source.execute(sql.SQL("drop publication {}").format(sql.Identifier(stream.publication)))
     warehouse.execute("delete from datops.streams where source = %s", (stream.source,))
 
@@ -140,6 +143,11 @@ def ensure_publication(source: psycopg.Connection[Any], stream: ChangeStream) ->
     ).fetchone()
     missing = {(table.schema, table.name) for table in found if not table.published}
     statement = publication_statement(stream, missing if there else None)
+    if reached(source)[0]:
+        raise SourceRefusedError(
+            f"the publication {stream.publication} does not publish all tables, and a standby cannot change that;"
+            f" let the tables' owner run on the primary: {statement.as_string(source)}"
+        )
     try:
         source.execute(statement)
         if not there:
@@ -314,11 +322,23 @@ def _copy_from(
         except psycopg.OperationalError as error:
             if source.broken:
                 raise explained(error, parameters) from None
+            if _was_cancelled_by_replay(source, error):
+                raise SourceUnreachableError(
+                    f"the standby cancelled the copy of {table.label}, which was in the way of its log; try again, with"
+                    " hot_standby_feedback = on or a longer max_standby_streaming_delay there"
+                ) from None
             raise
         except psycopg.errors.InsufficientPrivilege as error:
             if source.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
                 raise  # of the warehouse
             raise _unreadable(table, "row-level security" in str(error), parameters) from None
+
+
+def _was_cancelled_by_replay(source: psycopg.Connection[Any], error: psycopg.Error) -> bool:
+    return (
+        isinstance(error, psycopg.errors.SerializationFailure)
+        and source.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+    )
 
 
 def _unreadable(table: SourceTable, by_policy: bool, parameters: dict[str, Any]) -> SourceRefusedError:
@@ -452,19 +472,3 @@ def enter_table(
             copied, table.file, Jsonb(files_of(table)),
         ),
     )  # fmt: skip
-
-
-def _drop_slot(source: psycopg.Connection[Any], slot: str) -> None:
-    """Let go of a slot of an earlier try.
-
-    raises     SourceRefusedError: somebody reads it
-    """
-    try:
-        source.execute(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
-            (slot,),
-        )
-    except psycopg.errors.ObjectInUse:
-        raise SourceRefusedError(
-            f"somebody reads the slot {slot}; end that first, or give the stream another `slot:`"
-        ) from None

@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from datops_assets.postgres.lsn import parse_lsn
+
 FIRST_OWN_OID = 16384
 """Types below it are PostgreSQL's own: their numbers and binary forms are the same everywhere."""
 
@@ -96,7 +98,11 @@ select current_setting('server_version_num')::int, s.system_identifier,
 _SETTINGS: LiteralString = """
 select name, setting from pg_settings
  where name in ('max_replication_slots', 'max_wal_senders', 'max_slot_wal_keep_size', 'wal_sender_timeout',
-                'idle_replication_slot_timeout')
+                'idle_replication_slot_timeout', 'hot_standby_feedback', 'primary_slot_name')
+"""
+_REACHED: LiteralString = """
+select pg_is_in_recovery(),
+       (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text
 """
 # The key is what the log names a row by: the replica identity's index, or the primary key under FULL.
 _TABLES: LiteralString = """
@@ -173,6 +179,14 @@ def read_server(conn: psycopg.Connection[Any]) -> SourceServer:
     version, system, timeline, wal_level, in_recovery, may_replicate = row
     settings = dict(conn.execute(_SETTINGS).fetchall())
     return SourceServer(version, system, timeline, wal_level, in_recovery, may_replicate, settings)
+
+
+def reached(conn: psycopg.Connection[Any]) -> tuple[bool, int]:
+    """Whether a server is a standby, and the place in the log that all it shows is before, in bytes."""
+    row = conn.execute(_REACHED).fetchone()
+    assert row is not None
+    in_recovery, place = row
+    return in_recovery, parse_lsn(place)
 
 
 def read_tables(

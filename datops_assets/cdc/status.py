@@ -13,9 +13,11 @@ from datops_assets.cdc.snapshot import connect_source
 from datops_assets.cdc.streams import ChangeStream, StreamEntry
 
 _SLOT: LiteralString = """
-select s.active, s.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint,
-       pg_wal_lsn_diff(pg_current_wal_lsn(), %(applied)s::pg_lsn)::bigint, s.safe_wal_size
-  from pg_replication_slots s where s.slot_name = %(slot)s
+select s.active, s.wal_status, pg_wal_lsn_diff(w.reached, s.restart_lsn)::bigint,
+       greatest(pg_wal_lsn_diff(w.reached, %(applied)s::pg_lsn), 0)::bigint, s.safe_wal_size
+  from pg_replication_slots s,
+       (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as reached) w
+ where s.slot_name = %(slot)s
 """
 _NEWS: LiteralString = """
 select lsn::text from pg_logical_slot_peek_binary_changes(%s, null, 1,
@@ -56,13 +58,16 @@ def has_news(parameters: dict[str, Any], stream: ChangeStream) -> bool:
     """Whether a slot holds a change of the stream's tables that was not acknowledged.
 
     Costs the source the decoding of what lies between, so a drain now and then keeps it cheap.
-    False while somebody follows the slot: who does will see it.
+    False while somebody follows the slot: who does will see it. True where the slot is gone or lost: whoever drains
+    says what became of it.
     """
     with closing(connect_source(parameters)) as conn:
         try:
             return conn.execute(_NEWS, (stream.slot, f'"{stream.publication}"')).fetchone() is not None
         except psycopg.errors.ObjectInUse:
             return False
+        except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectNotInPrerequisiteState):
+            return True
 
 
 def lag_seconds(entry: StreamEntry, slot: SlotStatus | None) -> float | None:

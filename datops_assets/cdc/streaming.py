@@ -12,6 +12,7 @@ import psycopg
 
 from datops_assets.cdc.drain import Drained, emit, opened, renew_tables, require_known, run
 from datops_assets.cdc.following import Following
+from datops_assets.cdc.source import reached
 from datops_assets.cdc.streams import ChangeStream
 
 _HEARTBEAT_S = 10.0
@@ -67,7 +68,7 @@ def stream_changes(
         renew_tables(warehouse, source, parameters, stream, entry, teller.done)
         run(
             warehouse, source, parameters, stream, teller.done,
-            barrier=None, batch_s=every_s, on_commit=teller.committed, stopping=stopping,
+            end=None, batch_s=every_s, on_commit=teller.committed, stopping=stopping,
         )  # fmt: skip
         teller.tell()
 
@@ -93,17 +94,20 @@ class _Teller:
         self._told_at = self._moved_at = time.monotonic()
         self._applied = applied
         self._lag_s = 0.0
+        self._committed_at: datetime | None = None
 
     def committed(self, following: Following) -> None:
         now = time.monotonic()
         if self.done.applied != self._applied:
             self._applied, self._moved_at = self.done.applied, now
-            if following.committed_at is not None:
+            if following.committed_at is not None and following.committed_at != self._committed_at:
+                self._committed_at = following.committed_at
                 lag_s = (datetime.now(UTC) - following.committed_at).total_seconds()
                 self._lag_s = max(self._lag_s, lag_s)
         elif now - self._moved_at > _HEARTBEAT_S:
             self._moved_at = now
-            emit(self._source, "heartbeat")
+            if not reached(self._source)[0]:  # a standby says itself how far it has come
+                emit(self._source, "heartbeat")
         if now - self._told_at >= self._every_s:
             self.tell()
         if now - self._looked_at > _LOOK_S:

@@ -32,6 +32,16 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Keepalive:
+    """How far the server has come: what was committed before was sent before this, or is of no concern."""
+
+    end_lsn: int
+    sent_at_us: int
+    """Microseconds since 2000-01-01 UTC."""
+    wants_reply: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Begin:
     """A transaction whose changes follow; it is committed already."""
 
@@ -88,10 +98,10 @@ def read_header(data: memoryview) -> tuple[int, int]:
     return start, end
 
 
-def read_keepalive(data: memoryview) -> tuple[int, bool]:
-    """Return how far the server has sent, and whether it wants an answer at once."""
-    end, _, wants_reply = _KEEPALIVE.unpack_from(data, 1)
-    return end, bool(wants_reply)
+def read_keepalive(data: bytes | memoryview) -> Keepalive:
+    """Read a sign of life."""
+    end, sent_at_us, wants_reply = _KEEPALIVE.unpack_from(data, 1)
+    return Keepalive(end, sent_at_us, bool(wants_reply))
 
 
 def write_status(flushed: int, now_us: int, *, received: int, wants_reply: bool = False) -> bytes:

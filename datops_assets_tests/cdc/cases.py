@@ -99,7 +99,6 @@ NOT_ALL: dict[int, str] = {
     11: "money of a source whose currency has other decimal places: the test machines have no such locale",
     18: "replica identity nothing is refused by name: once published, the source would refuse updates",
     19: "a table without a key is refused by name, for the same reason, also under full",
-    52: "a standby as the source is refused with a sentence: it writes no marks, by which a drain finds its end",
     58: "discard: no policy drops values; a contract leaves columns out that it does not name",
     60: "500 tables, 300 transactions a second, a backlog of half a gigabyte: what two cores hold",
     62: "minutes instead of a day",

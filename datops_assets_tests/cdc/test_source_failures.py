@@ -128,9 +128,15 @@ def test_a_standby_takes_over_with_the_slot(warehouse: TestWarehouse) -> None:
                 until(is_copied)
             there = replace(followed, database=standby.warehouse.at(followed.database.dbname))
             stops = [f.found for f in preflight(there.parameters, there.stream) if f.verdict == "stop"]
-            assert stops == ["the server is a standby"]
-            with pytest.raises(SourceRefusedError, match="is a standby; name the primary"):
-                there.drain()
+            assert stops == [
+                "the slot is the primary's, kept in step for a failover: nobody may read it here"
+            ]
+            for refused in (there.drain, there.snapshot):
+                with pytest.raises(
+                    SourceRefusedError, match=r"kept in step for a failover; name the primary"
+                ):
+                    refused()
+            assert find_stream(warehouse.conn, "erp").state == "streaming"
             followed.run("insert into t values (3, 'on the way')")
             with closing(standby.warehouse.at(followed.database.dbname).connect()) as conn:
                 until(lambda: conn.execute("select count(*) from t").fetchone() == (3,))

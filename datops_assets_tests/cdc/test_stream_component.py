@@ -160,6 +160,19 @@ def test_the_sensor_starts_a_run_for_changes_of_its_tables_only(erp: Followed, p
         assert len(tick().run_requests) == 1
 
 
+@pytest.mark.cdc_case(48)
+def test_the_sensor_starts_a_run_where_the_slot_is_gone(erp: Followed, project: Path) -> None:
+    """The run asks for a person; from then on the sensor says so and starts nothing."""
+    datops("drain")
+    sensor = stream_definitions(document(project)).get_sensor_def("erp_changes")
+    with dg.DagsterInstance.ephemeral() as instance:
+        erp.run(f"select pg_drop_replication_slot('{erp.stream.slot}')")
+        assert len(sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests) == 1
+        datops("drain", expect=1)
+        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert tick.skip_message == f"the slot {erp.stream.slot} is gone; a person decides: datops cdc resync erp"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
