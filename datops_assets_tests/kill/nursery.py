@@ -23,10 +23,14 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import dagster as dg
+import sqlglot.dialects.postgres  # noqa: F401 as below
+
 import datops_assets.components.runner
 import datops_assets.ingestion.arrow_load
 import datops_assets.quality  # noqa: F401 what a run imports, imported once
 from datops_assets.cli import main
+from datops_assets.components.sources import document_models
 from datops_assets.postgres import failpoints
 
 WORKING = re.compile(r"/datops_assets/((?:ingestion|quality|postgres)/\w+)\.py$")
@@ -81,6 +85,8 @@ def live(wish: dict) -> None:
     os._exit(0)
 
 
+with dg.DagsterInstance.ephemeral():  # a run's instance and models import and make as much as all the rest
+    document_models()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
