@@ -14,7 +14,7 @@ PORT := 3000
 
 # What the caller's shell has set for other projects must not reach ours. uv keeps what says how to
 # reach packages (index, cache, certificates, proxy); what says where and what to install goes.
-unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE CONDA_PREFIX
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONDONTWRITEBYTECODE CONDA_PREFIX
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_REQUIRE_HASHES PIP_CONSTRAINT PIP_REQUIREMENT
 KEPT := UV_CACHE_DIR UV_NO_CACHE UV_OFFLINE UV_NATIVE_TLS UV_SYSTEM_CERTS UV_HTTP% UV_CONCURRENT% UV_LINK_MODE \
 	UV_INDEX% UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_NO_PROGRESS UV_LOCK_TIMEOUT
@@ -45,11 +45,11 @@ up: $(ENVIRONMENT) ## warehouse, web UI and daemon, with the shop's sensors on (
 
 .PHONY: test
 test: $(ENVIRONMENT) ## the tests that CI runs (ARGS="-k word" for some of them)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 .PHONY: test-all
 test-all: $(ENVIRONMENT) ## every test, the slow ones too
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: dev
 dev: $(ENVIRONMENT) ## the environment, and checks before each commit
