@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -19,18 +19,59 @@ from datops_assets.cdc.bronze import LOCK_TIMEOUT, columns_of, prefix_of
 from datops_assets.cdc.view import silver_names
 from datops_assets.errors import LoadRefusedError
 from datops_assets.postgres.identifiers import bronze_table, silver_table, warehouse_name
+from datops_assets.postgres.lsn import format_lsn, parse_lsn
 from datops_assets.postgres.tables import table_id
 from datops_assets.postgres.widening import wider
 
-HISTORY_COLUMNS = {
-    "valid_from": "timestamptz not null",
-    "valid_to": "timestamptz",
-    "is_current": "boolean",
-    "op": '"char" not null',
-    "from_lsn": "pg_lsn not null",
-    "to_lsn": "pg_lsn",
-}
-"""Our columns, in front of the source's."""
+
+@dataclass(frozen=True)
+class Places:
+    """What stands for a place in the log of changes. The catalogue keeps either as an LSN: of a look its number."""
+
+    word: Literal["lsn", "look"]
+    column: LiteralString
+    """Of the log: where a change stands."""
+    at: LiteralString
+    """Of the log: when it was made, or seen."""
+    type: LiteralString
+
+    def literal(self, lsn: str) -> sql.Composed:
+        """A place of the catalogue, as log and history write it."""
+        value = lsn if self.word == "lsn" else str(parse_lsn(lsn))
+        return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(self.type))
+
+    def kept(self, place: str) -> str:
+        """A place of the log, as the catalogue writes it."""
+        return place if self.word == "lsn" else format_lsn(int(place))
+
+    def shown(self, lsn: str) -> str:
+        """A place that was told to, as people read it: what was committed before it, or the last look."""
+        return lsn if self.word == "lsn" else str(parse_lsn(lsn) - 1)
+
+    def after_copy(self, lsn: str) -> str:
+        """The first place whose changes a copy lacks: a transaction is at its end, a look has all of its number."""
+        return lsn if self.word == "lsn" else format_lsn(parse_lsn(lsn) + 1)
+
+    @property
+    def columns(self) -> dict[str, LiteralString]:
+        """Our columns of a history, in front of the source's."""
+        return {
+            "valid_from": "timestamptz not null",
+            "valid_to": "timestamptz",
+            "is_current": "boolean",
+            "op": '"char" not null',
+            f"from_{self.word}": "pg_lsn not null" if self.word == "lsn" else "bigint not null",
+            f"to_{self.word}": self.type,
+        }
+
+
+_BY_LOG = Places("lsn", "commit_lsn", "committed_at", "pg_lsn")
+_BY_LOOKS = Places("look", "look", "seen_at", "bigint")
+_CAPTURE: LiteralString = """
+select s.capture from datops.streams s join datops.stream_tables t using (stream_id) where t.table_id = %s
+"""
+_OF_LOG = ("commit_lsn", "seq", "op", "xid", "committed_at", "unchanged")
+_OF_LOOKS = ("look", "seq", "op", "seen_at")
 _UNTIL = "_until_"
 _STATE: LiteralString = """
 select told_lsn::text as told, copy_lsn::text as copy, waiting_lsn::text as waiting, waiting_at, key, prefix
@@ -54,8 +95,15 @@ class HistoryTable:
     """One history in the warehouse. Names of columns are the source's unless said otherwise."""
 
     def __init__(
-        self, conn: psycopg.Connection[Any], source: str, name: str, rename: Mapping[str, str]
+        self,
+        conn: psycopg.Connection[Any],
+        source: str,
+        name: str,
+        rename: Mapping[str, str],
+        *,
+        by_looks: bool = False,
     ) -> None:
+        """`by_looks`: also where the catalogue does not say yet that the table is followed by queries."""
         self.conn, self.source, self.name, self.rename = conn, source, name, rename
         self.label = f"{source}.{name}"
         self.table_id = table_id(conn, source, name)
@@ -64,17 +112,33 @@ class HistoryTable:
         self.mirror = bronze_table(source, name)
         self.log = bronze_table(source, f"{name}_changes")
         self.prefix = "_"
+        found = conn.execute(_CAPTURE, (self.table_id,)).fetchone()
+        self.places = _BY_LOOKS if by_looks or found == ("query",) else _BY_LOG
 
     def state(self) -> HistoryState | None:
-        """The catalogue's entry, held until the transaction ends; None before the first version."""
+        """The catalogue's entry, held until the transaction ends; None before the first version.
+
+        raises     LoadRefusedError: it was told of another kind of log
+        """
         with self.conn.cursor(row_factory=class_row(HistoryState)) as cursor:
             state = cursor.execute(_STATE, (self.table_id,)).fetchone()
         if state is not None:
             self.prefix = state.prefix
+            held = columns_of(self.conn, self.table)
+            if held and f"{self.prefix}from_{self.places.word}" not in held:
+                raise LoadRefusedError(
+                    f"{self.table.as_string(self.conn)} was told of another kind of capture, whose places cannot be"
+                    " compared; rename it and it begins anew"
+                )
+            if not held:
+                self.conn.execute("delete from datops.stream_histories where table_id = %s", (self.table_id,))
+                return None
         return state
 
     def meta(self, name: str) -> sql.Identifier:
-        """One of our columns."""
+        """One of our columns; of a place by its name in a history of PostgreSQL's log."""
+        if name in ("from_lsn", "to_lsn"):
+            name = name.replace("lsn", self.places.word)
         return sql.Identifier(f"{self.prefix}{name}")
 
     def named(self, columns: Sequence[str]) -> dict[str, str]:
@@ -85,13 +149,13 @@ class HistoryTable:
         """What our columns of the log begin with, and the source's columns in it with their types."""
         held = columns_of(self.conn, self.log)
         prefix = prefix_of(self.conn, self.log) or "_"
-        ours = {f"{prefix}{name}" for name in ("commit_lsn", "seq", "op", "xid", "committed_at", "unchanged")}
+        ours = {f"{prefix}{name}" for name in (_OF_LOG if self.places.word == "lsn" else _OF_LOOKS)}
         return prefix, {name: kind for name, kind in held.items() if name not in ours}
 
     def create(self, columns: Mapping[str, str], key: Sequence[str]) -> None:
         """Make the table, empty, where it is not there."""
         named = self.named(list(columns))
-        while any(f"{self.prefix}{name}" in named.values() for name in HISTORY_COLUMNS):
+        while any(f"{self.prefix}{name}" in named.values() for name in self.places.columns):
             self.prefix += "_"
         to_lsn = self.meta("to_lsn").as_string(self.conn)
         ours = [
@@ -100,7 +164,7 @@ class HistoryTable:
                 sql.SQL(kind),
                 sql.SQL(f" generated always as ({to_lsn} is null) stored" if name == "is_current" else ""),
             )
-            for name, kind in HISTORY_COLUMNS.items()
+            for name, kind in self.places.columns.items()
         ]
         own = [
             sql.SQL("{} {}").format(sql.Identifier(named[name]), sql.SQL(kind))
@@ -146,7 +210,7 @@ class HistoryTable:
                 held[shown] = held.pop(was)
         for name, kind in columns.items():
             shown, there = named[name], held.get(named[name])
-            if shown in {f"{self.prefix}{ours}" for ours in HISTORY_COLUMNS}:
+            if shown in {f"{self.prefix}{ours}" for ours in self.places.columns}:
                 raise LoadRefusedError(
                     f"{self.label}: the new column {name!r} is called as one of its history's; give it another name in"
                     " silver by `rename:`"

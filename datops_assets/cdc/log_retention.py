@@ -15,6 +15,7 @@ from psycopg import sql
 
 from datops_assets.cdc.bronze import columns_of, prefix_of
 from datops_assets.postgres.identifiers import bronze_table
+from datops_assets.postgres.lsn import parse_lsn
 
 _AT_ONCE = 50_000
 """Rows in one transaction: a stream that follows meanwhile waits for none of them."""
@@ -77,4 +78,6 @@ def _read_by_all(
         ]
     else:
         bounds = [sql.SQL("{} <= {}").format(place, sql.Literal(int(reached)))] if reached else []
+        if told is not None:
+            bounds.append(sql.SQL("{} < {}").format(place, sql.Literal(parse_lsn(told))))  # kept as an LSN
     return sql.SQL(" and ").join(bounds) if bounds else sql.SQL("true")

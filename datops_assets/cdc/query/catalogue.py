@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from datops_assets.cdc.query.declared import QueriedTable
 from datops_assets.cdc.query.tables import ComparedTable
 from datops_assets.errors import SourceRefusedError
+from datops_assets.postgres.lsn import format_lsn
 from datops_assets.postgres.tables import table_id
 
 
@@ -55,12 +56,13 @@ select t.name, s.look, s.cursor, s.watermark, s.looked_at, s.compared_at, s.rows
 _ENTER_TABLE: LiteralString = """
 insert into datops.stream_tables
   (stream_id, table_id, schema_name, table_name, columns, snapshot_rows, look, cursor, watermark, looked_at,
-   compared_at, rows_read)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+   compared_at, rows_read, copied_lsn)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 on conflict (stream_id, table_id) do update set schema_name = excluded.schema_name, table_name = excluded.table_name,
   columns = excluded.columns, snapshot_rows = coalesce(excluded.snapshot_rows, datops.stream_tables.snapshot_rows),
   look = excluded.look, cursor = excluded.cursor, watermark = excluded.watermark, looked_at = excluded.looked_at,
-  compared_at = coalesce(excluded.compared_at, datops.stream_tables.compared_at), rows_read = excluded.rows_read
+  compared_at = coalesce(excluded.compared_at, datops.stream_tables.compared_at), rows_read = excluded.rows_read,
+  copied_lsn = coalesce(excluded.copied_lsn, datops.stream_tables.copied_lsn)
 """
 
 
@@ -116,14 +118,19 @@ def enter_table(
     table: ComparedTable,
     seen: TableEntry,
     snapshot_rows: int | None = None,
+    copied: int | None = None,
 ) -> None:
-    """Remember how far a table was looked at, in the transaction of its rows."""
+    """Remember how far a table was looked at, in the transaction of its rows.
+
+    copied     the look that copied it whole, kept as an LSN; None: as it was
+    """
     columns = [{"name": name, "type": table.types[name], "key": name in table.key} for name in table.names]
     conn.execute(
         _ENTER_TABLE,
         (
             entry.stream_id, table_id(conn, entry.source, one.name), one.schema, one.table, Jsonb(columns),
             snapshot_rows, seen.look, seen.cursor, seen.watermark, seen.looked_at, seen.compared_at, seen.rows_read,
+            None if copied is None else format_lsn(copied),
         ),
     )  # fmt: skip
 

@@ -104,6 +104,10 @@ class QueriedTable:
     """What is compared: whole rows, keys alone (finds deletes and rows that the cursor missed), or nothing."""
     key: tuple[str, ...] = ()
     """Columns that tell a row from all others; none: the source's primary key."""
+    history: bool = False
+    """Whether each version of its rows that a look saw is kept in silver."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """Names of columns there, and in silver; the others become snake_case."""
     keeps_deleted: bool = False
     """Whether a deleted row stays in the mirror, marked."""
 

@@ -7,9 +7,9 @@ Belongs here: which rows are asked for, in which order, and what commits togethe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from psycopg import sql
 
 from datops_assets.cdc.deletes import deleted_kept, follow_declared
 from datops_assets.cdc.drain import Drained
+from datops_assets.cdc.history import copied_anew, tell_history
 from datops_assets.cdc.query.catalogue import (
     QueryEntry,
     TableEntry,
@@ -48,6 +49,7 @@ from datops_assets.cdc.query.tables import (
 )
 from datops_assets.errors import SourceRefusedError
 from datops_assets.postgres import failpoints
+from datops_assets.postgres.lsn import format_lsn
 from datops_assets.postgres.row_hash import Buckets, differing
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -81,6 +83,10 @@ def take_snapshot(
     promise     each table is of one moment of the source; killed at any moment, the next call begins anew
     """
     entry = enter_stream(warehouse, stream.source)
+    known = known_tables(warehouse, entry.stream_id)
+    for one in stream.tables:
+        if one.history and one.name in known:  # what the log says until here is lost with it
+            tell_history(warehouse, stream.source, one.name, dict(one.rename))
     warehouse.execute("delete from datops.stream_tables where stream_id = %s", (entry.stream_id,))
     failpoints.hit("snapshot_begun")
     rows = {one.name: _copy_first(warehouse, connect, entry, one) for one in stream.tables}
@@ -137,16 +143,29 @@ def _copy_first(
         with _Stages(connect, table) as stages:
             stage = stages.fill(look.copy_rows)
             with warehouse.transaction():
-                with deleted_kept(
-                    warehouse, entry.source, one.name, soft=one.keeps_deleted, by="look", place=str(number)
-                ):
+                with _kept(warehouse, entry.source, one, number):
                     create_tables(warehouse, table)
                     rows = fill_mirror(warehouse, table, stage)
                 seen = TableEntry(one.name, number, one.cursor, watermark, seen_at, seen_at, look.rows_read)
-                enter_table(warehouse, entry, one, table, seen, rows)
+                enter_table(warehouse, entry, one, table, seen, rows, number)
                 failpoints.hit("before_commit")
             failpoints.hit("table_copied")
     return rows
+
+
+@contextmanager
+def _kept(warehouse: psycopg.Connection[Any], source: str, one: QueriedTable, number: int) -> Iterator[None]:
+    """Copy a table anew inside this: its history goes on, and rows that are gone stay where deletes are soft."""
+    with ExitStack() as kept:
+        if one.history:
+            point = format_lsn(number)
+            kept.enter_context(
+                copied_anew(warehouse, source, one.name, dict(one.rename), point, by_looks=True)
+            )
+        kept.enter_context(
+            deleted_kept(warehouse, source, one.name, soft=one.keeps_deleted, by="look", place=str(number))
+        )
+        yield
 
 
 def _look_again(

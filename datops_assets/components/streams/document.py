@@ -162,11 +162,6 @@ class StreamDocument(Part):
             for name in ("slot", "publication"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is of `capture: log`, expected it to be left out")
-            if kept := [name for name, table in self.tables.items() if table.history]:
-                raise ValueError(
-                    f"tables.{kept[0]}.history is told from a source's log, expected `capture: log`,"
-                    " for looking now and then misses versions"
-                )
             if frozen := [name for name, table in self.tables.items() if table.schema_policy == "freeze"]:
                 raise ValueError(
                     f"tables.{frozen[0]}.schema: freeze is of `capture: log`, expected evolve or quarantine"
@@ -298,6 +293,8 @@ class StreamDocument(Part):
             table.cursor,
             table.compare or ("keys" if table.cursor else "rows"),
             tuple(table.key),
+            table.history,
+            tuple(sorted(table.rename.items())),
             self.keeps_deleted(name),
         )
 

@@ -190,7 +190,7 @@ def _history_asset(document: StreamDocument, name: str) -> dg.AssetsDefinition:
             "versions_begun": told.begun,
             "versions_ended": told.ended,
             "seconds": told.seconds,
-            "told_lsn": told.told or "no snapshot yet",
+            "told_lsn" if document.capture == "log" else "told_look": told.told or "no snapshot yet",
         }
         yield dg.MaterializeResult(metadata=metadata)
 

@@ -94,6 +94,28 @@ def test_the_assets_show_changes_and_what_was_read(erp: Queried, project: Path) 
         assert "the next comes after 300 s" in str(tick.skip_message)
 
 
+def test_the_document_asks_for_a_history_and_for_deleted_rows(erp: Queried, project: Path) -> None:
+    file = project / "stream.yaml"
+    kept = "notes: {history: true, deletes: soft, silver: view, rename: {note: remark}}"
+    file.write_text(file.read_text().replace("notes: {}", kept))
+    datops("snapshot")
+    erp.run("update notes set note = 'b'")
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = stream_definitions(document(project)).resolve_job_def("erp_stream")
+        result = job.execute_in_process(instance=instance)
+        events = {e.asset_key.to_user_string(): e for e in result.get_asset_materialization_events()}
+    metadata = events["silver/erp/notes_history"].materialization.metadata
+    assert [metadata[name].value for name in ("changes", "versions_begun", "told_look")] == [1, 1, "3"]
+    erp.run("delete from notes")
+    datops("drain")
+    fetch = erp.warehouse.fetch
+    assert fetch("select remark, _is_current from silver.erp_notes_history order by _from_look") == [
+        ("a", False), ("b", False),
+    ]  # fmt: skip
+    assert fetch("select note, _deleted_look from bronze.erp_notes") == [("b", 4)]
+    assert fetch("select count(*) from silver.erp_notes") == [(0,)]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
