@@ -13,7 +13,7 @@ import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -43,6 +43,7 @@ from datops_assets.backup.moment import Moment, NoMomentError, hold_moment
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import ServerManifest, compare_members, read_server_manifest
+from datops_assets.backup.tablespaces import Tablespace, copy_by_archives, read_tablespaces
 from datops_assets.backup.tar_stream import read_entries
 from datops_assets.backup.wal_segments import segment_name
 from datops_assets.errors import BackupDamagedError, BackupError
@@ -58,11 +59,10 @@ ARTEFACT_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 20
 _MANIFEST_MOST_BYTES = 1 << 30
 _INCREMENTAL_FROM = 170000
+_SPARE = 1.1
 _CLUSTER: LiteralString = """
 select coalesce((select sum(pg_database_size(oid)) from pg_database
                   where has_database_privilege(oid, 'connect')), 0)::bigint,
-       coalesce((select array_agg(spcname::text order by 1) from pg_tablespace
-                  where spcname not in ('pg_default', 'pg_global')), '{}'),
        (select pg_size_bytes(current_setting('wal_segment_size'))),
        (select rolreplication or rolsuper from pg_roles where rolname = current_user),
        current_setting('summarize_wal', true), current_setting('data_checksums'),
@@ -102,6 +102,7 @@ class Cluster:
     data_checksums: bool
     superuser: str | None
     """Whoever may read everything in a restored copy."""
+    tablespaces: list[Tablespace]
     problems: list[str]
 
 
@@ -185,6 +186,7 @@ class _Taking:
         hit("backup.packed")
         held["folders"] = self._files.folders
         held["superuser"] = cluster.superuser
+        held["tablespaces"] = [asdict(one) for one in cluster.tablespaces]
         held["cluster"] = {"segment_bytes": cluster.segment_bytes, "data_checksums": cluster.data_checksums}
         held["seconds"] = {"copy": round(copied_s, 3), "all": round(time.monotonic() - begun, 3)}
         current = backup.keys.current
@@ -204,15 +206,19 @@ class _Taking:
     def _stream(self, programs: Programs, cluster: Cluster) -> ServerManifest:
         """Copy the server, and hold what came against the list that came with it."""
         command = [
-            programs.path("pg_basebackup"), "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast",
+            programs.path("pg_basebackup"), "--format=tar", "--wal-method=fetch", "--checkpoint=fast",
             "--manifest-checksums=CRC32C", "--no-password", f"--label=datops {self._backup_id}",
         ]  # fmt: skip
         if self._parent is not None:
             command.append(f"--incremental={self._parents_manifest()}")
         what = f"the copy of {self._backup.server.address} failed"
         try:
-            with self._backup.server.stream(command, what) as sent:
-                text = self._files.add_all(sent)
+            if cluster.tablespaces:
+                text = copy_by_archives(command, self._backup.server, what, self._folder, self._files.add_all)
+                self._files.add_manifest(text)
+            else:
+                with self._backup.server.stream([*command, "--pgdata=-"], what) as sent:
+                    text = self._files.add_all(sent)
         except (tarfile.TarError, EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
@@ -285,11 +291,16 @@ class _Files:
             )
         self.members[name] = self._packing.add(name, size, content, crc32c=True)
 
-    def add_all(self, sent: IO[bytes]) -> bytes | None:
-        """Add every file of pg_basebackup's stream; the server's manifest, when it came."""
+    def add_manifest(self, text: bytes | None) -> None:
+        """Add the server's manifest that came beside the archives."""
+        if text is not None:
+            self.add(f"{DATA}/{SERVER_MANIFEST}", len(text), io.BytesIO(text))
+
+    def add_all(self, sent: IO[bytes], below: str = "") -> bytes | None:
+        """Add every file of pg_basebackup's stream, below a folder; the server's manifest, when it came."""
         text = None
         for about, entry in read_entries(sent):
-            name = f"{DATA}/{_tame(about)}"
+            name = f"{DATA}/{below}{_tame(about)}"
             if about.isdir():
                 self.folders.append(name)
                 continue
@@ -353,16 +364,17 @@ def _look(conn: psycopg.Connection[Any], backup: PhysicalBackup, kind: Kind) -> 
     server_version, _, _, system, timeline = ask_server(conn)
     row = conn.execute(_CLUSTER).fetchone()
     assert row is not None
-    size, tablespaces, segment_bytes, may, summarizes, checksums, superuser = row
+    size, segment_bytes, may, summarizes, checksums, superuser = row
+    tablespaces = read_tablespaces(conn)
     problems = []
     if not may:
         problems.append(
             f"the role may not copy the server; on it: alter role {backup.server.parameters.get('user')} replication"
         )
-    if tablespaces:
+    if tablespaces and (free := free_bytes(backup.staging)) < int(size * _SPARE):
         problems.append(
-            f"the server has tablespaces of its own ({', '.join(tablespaces)}), which a stream cannot carry;"
-            " take logical backups of it"
+            f"{backup.staging} has {free} bytes free; a server with tablespaces of its own"
+            f" ({', '.join(one.name for one in tablespaces)}) is written there first, and may need {int(size * _SPARE)}"
         )
     if kind == "incremental" and (server_version < _INCREMENTAL_FROM or summarizes != "on"):
         problems.append(
@@ -375,7 +387,15 @@ def _look(conn: psycopg.Connection[Any], backup: PhysicalBackup, kind: Kind) -> 
                 f"the destination {destination.name} has {left} bytes free, expected {size // 10} or more"
             )
     return Cluster(
-        server_version, system, timeline, size, segment_bytes, checksums == "on", superuser, problems
+        server_version,
+        system,
+        timeline,
+        size,
+        segment_bytes,
+        checksums == "on",
+        superuser,
+        tablespaces,
+        problems,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +28,7 @@ from datops_assets.backup.restore import Wanted, fetch
 from datops_assets.backup.server import Server
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import compare_members, read_server_manifest
+from datops_assets.backup.tablespaces import FOLDER, Tablespace, problems_of_places, put_elsewhere
 from datops_assets.backup.verify import read_from
 from datops_assets.errors import (
     BackupDamagedError,
@@ -77,6 +78,8 @@ class FolderPlan:
     needed_bytes: int
     free_bytes: int
     wal_segments: int
+    tablespaces: dict[str, str]
+    """Where each of the server's own goes."""
     steps: list[str]
     problems: list[str] = field(default_factory=list)
 
@@ -135,15 +138,20 @@ def plan_folder(
     lost: str,
     wal_segments: int = 0,
     problems: Sequence[str] = (),
+    places: Mapping[str, Path] | None = None,
 ) -> FolderPlan:
-    """Say what a restore would do, and what stands in its way."""
-    last = chain[-1].manifest
+    """Say what a restore would do, and what stands in its way.
+
+    places     where tablespaces go, by their names; the others stay inside the folder
+    """
+    last, places = chain[-1].manifest, places or {}
     segment_bytes = int(last.facts["cluster"]["segment_bytes"])
     # A chain and what it is combined to lie side by side for a while.
     plain = sum(link.manifest.plain_bytes for link in chain) * (2 if len(chain) > 1 else 1)
     needed = int((plain + wal_segments * segment_bytes) * _SPARE)
     free = free_bytes(folder.parent)
-    found = [*problems, *_in_the_way(folder)]
+    known = tablespaces_of(chain)
+    found = [*problems, *_in_the_way(folder), *problems_of_places(known, places, folder)]
     if free < needed:
         found.append(f"{folder.parent} has {free} bytes free, the restore needs {needed}")
     artefacts = sum(len(link.manifest.artefacts) for link in chain)
@@ -155,7 +163,8 @@ def plan_folder(
     steps += [f"recover to {target}, without network", "check every page", f"give it the name {folder}"]
     return FolderPlan(
         [link.manifest.backup_id for link in chain], last.kind, last.snapshot_at, last.database, str(folder),
-        str(target), lost, sum(link.manifest.stored_bytes for link in chain), needed, free, wal_segments, steps, found,
+        str(target), lost, sum(link.manifest.stored_bytes for link in chain), needed, free, wal_segments,
+        {one.name: str(places.get(one.name, folder / FOLDER / str(one.oid))) for one in known}, steps, found,
     )  # fmt: skip
 
 
@@ -171,7 +180,7 @@ def _in_the_way(folder: Path) -> list[str]:
 
 def restore_folder(
     chain: Chain, keys: Keys, folder: Path, target: Target, *, plan: FolderPlan, fetch_log: FetchLog | None = None,
-    pg_bin: Path | None = None,
+    pg_bin: Path | None = None, places: Mapping[str, Path] | None = None,
 ) -> FolderRestored:  # fmt: skip
     """Restore into a folder that is not there, or is empty.
 
@@ -200,6 +209,7 @@ def restore_folder(
                 f"{making} is not what was backed up ({'; '.join(findings[:3])}); it keeps that name"
             )
         hit("restore.recovered")
+        put_elsewhere(server.data, tablespaces_of(chain), places or {})
         if folder.exists():
             folder.rmdir()
         shutil.move(server.data, folder)
@@ -234,6 +244,11 @@ def prepared(
         yield server
     finally:
         server.stop()
+
+
+def tablespaces_of(chain: Chain) -> list[Tablespace]:
+    """The server's own, as the backup has them."""
+    return [Tablespace(**one) for one in chain[-1].manifest.facts.get("tablespaces", [])]
 
 
 def moment_of(chain: Chain) -> Target:

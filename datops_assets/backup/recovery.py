@@ -16,7 +16,9 @@ from datetime import datetime
 from pathlib import Path
 
 from datops_assets.backup.server import Server
+from datops_assets.backup.tablespaces import MAP, require_none_made
 from datops_assets.errors import BackupError
+from datops_assets.postgres.lsn import parse_lsn
 from datops_assets.resources.embedded import EmbeddedServer
 from datops_assets.resources.embedded.account import Account, choose_account
 from datops_assets.resources.embedded.postmaster import disown_stale_pid, is_alive, read_postmaster
@@ -99,8 +101,10 @@ class RecoveringServer:
         durable    False for a drill: what is restored is thrown away
         raises     BackupError: it ended before, with what it said
         """
+        require_none_made(self.programs, self.data, self.wal, parse_lsn(target.lsn) if target.lsn else None)
         self.data.chmod(0o700)
-        for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
+        # The map would have it make links to the paths of the copied server, which may be there, and in use.
+        for name in ("standby.signal", "postmaster.pid", "postmaster.opts", MAP):
             (self.data / name).unlink(missing_ok=True)
         (self.data / "recovery.signal").touch()
         for name, text in (("scratch.conf", ""), ("scratch_hba.conf", _HBA), ("scratch_ident.conf", "")):
@@ -161,13 +165,17 @@ class RecoveringServer:
             "archive_mode": "off", "archive_command": "", "archive_library": "", "primary_conninfo": "",
             "primary_slot_name": "", "shared_preload_libraries": "", "session_preload_libraries": "",
             "local_preload_libraries": "", "max_logical_replication_workers": "0", "synchronous_standby_names": "",
+            # Tablespaces are folders here, at which a recovery would stop.
+            "allow_in_place_tablespaces": "on",
             "event_triggers": "off", "archive_cleanup_command": "", "recovery_end_command": "",
             "recovery_min_apply_delay": "0", "autovacuum": "off", "hot_standby": "off",
             "restore_command": f"cp {wal}/%f %p", "fsync": "on" if durable else "off",
             **target.parameters(), **self._sizes(),
         }  # fmt: skip
-        if self.programs.major < 17:
-            parameters = {name: value for name, value in parameters.items() if name != "event_triggers"}
+        since = {"event_triggers": 17, "allow_in_place_tablespaces": 15}
+        parameters = {
+            name: value for name, value in parameters.items() if since.get(name, 0) <= self.programs.major
+        }
         given = [part for name, value in parameters.items() for part in ("-c", f"{name}={value}")]
         return [self.programs.path("postgres"), "-D", str(self.data), *given]
 

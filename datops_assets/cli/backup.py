@@ -196,6 +196,12 @@ def restore(
         int | None,
         typer.Option(help="With --folder: on this timeline of the log; default: the newest."),
     ] = None,
+    tablespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --folder: NAME=/FOLDER, where a tablespace goes; default: inside the folder."
+        ),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this the plan is shown.")] = False,
     config: Config = None,
     as_json: Json = False,
@@ -213,7 +219,9 @@ def restore(
                 ]
             )
         target = (to_time, to_lsn, to_name, to_timeline)
-        fields = dataclasses.asdict(_into_folder(document, folder, target, backup, at, apply))
+        fields = dataclasses.asdict(
+            _into_folder(document, folder, target, tablespace or [], backup, at, apply)
+        )
     else:
         if to_time or to_lsn or to_name or to_timeline:
             raise DeclarationError(["a point in time is of a whole server, expected --folder beside it"])
@@ -229,15 +237,16 @@ def restore(
 
 def _into_folder(
     document: BackupDocument, folder: Path, target: tuple[str | None, str | None, str | None, int | None],
-    backup: str | None, at: str | None, apply: bool,
+    tablespaces: list[str], backup: str | None, at: str | None, apply: bool,
 ) -> FolderPlan | FolderRestored:  # fmt: skip
+    from datops_assets.backup.tablespaces import read_places
     from datops_assets.components.backups.folder import restore_folder, target_from
     from datops_assets.components.catalogue import open_catalogue
 
-    point = target_from(*target)
+    point, places = target_from(*target), read_places(tablespaces)
     with open_catalogue() as catalogue:
         return restore_folder(
-            document, catalogue, folder.absolute(), point, backup_id=backup, at=at, apply=apply
+            document, catalogue, folder.absolute(), point, backup_id=backup, at=at, apply=apply, places=places
         )
 
 
@@ -291,7 +300,7 @@ def _say_restore(fields: dict[str, Any], apply: bool, as_json: bool) -> None:
     if as_json:
         say_json(fields)
     else:
-        say_fields({key: value if value != [] else "none" for key, value in fields.items()})
+        say_fields({key: value if value not in ([], {}) else "none" for key, value in fields.items()})
     if fields.get("problems") or fields.get("findings"):
         raise typer.Exit(1)
     if not apply and not as_json:
@@ -326,7 +335,7 @@ def wal(
     if as_json:
         say_json(fields)
     else:
-        say_fields({key: "none" if value in ([], None) else value for key, value in fields.items()})
+        say_fields({key: "none" if value in ([], {}, None) else value for key, value in fields.items()})
     if findings or fields.get("started_anew") or fields.get("failed"):
         raise typer.Exit(1)
 

@@ -235,19 +235,6 @@ def test_a_servers_manifest_without_checksums_proves_no_file(tmp_path: Path) -> 
     assert len(compare_members(listed, members)) == len(members)
 
 
-@pytest.mark.backup_fault
-def test_a_server_with_tablespaces_of_its_own_is_refused_plainly(copied: Copied, tmp_path: Path) -> None:
-    with copied.connect() as conn:
-        conn.execute("set allow_in_place_tablespaces = on")
-        conn.execute("create tablespace elsewhere location ''")
-        try:
-            assert "elsewhere" in plan_physical(copied.backup, "full").problems[0]
-            with pytest.raises(BackupError, match="tablespaces of its own"):
-                copied.take()
-        finally:
-            conn.execute("drop tablespace elsewhere")
-
-
 def test_a_role_that_may_not_replicate_is_told_how(copied: Copied) -> None:
     with copied.connect() as conn:
         conn.execute("create role only_reads login password 'x'; grant pg_read_all_data to only_reads")

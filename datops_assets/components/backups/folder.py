@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +32,12 @@ _NAMES_SHOWN = 10
 
 def restore_folder(
     document: BackupDocument, catalogue: Catalogue, folder: Path, target: Target, *, backup_id: str | None,
-    at: str | None, apply: bool,
+    at: str | None, apply: bool, places: Mapping[str, Path] | None = None,
 ) -> FolderPlan | FolderRestored:  # fmt: skip
     """Plan the restore of a whole server into a folder, or do it while nobody may remove what it needs.
 
     target    without one: to the end of the log, or of the newest backup where there is no log
+    places    where tablespaces go, by their names; the others stay inside the folder
     raises    BackupError: no backup lies before the target, or the log has no place of that name
     """
     from datops_assets.backup import catalogue as noted
@@ -52,7 +53,13 @@ def restore_folder(
         chain = chain_of(document, catalogue, entry, at)
         way = _way_to(document, chain, destinations, target, place)
         plan = plan_folder(
-            chain, folder, way.target, lost=way.lost, wal_segments=len(way.needed), problems=way.problems
+            chain,
+            folder,
+            way.target,
+            lost=way.lost,
+            wal_segments=len(way.needed),
+            problems=way.problems,
+            places=places,
         )
         if not apply:
             return plan
@@ -61,7 +68,14 @@ def restore_folder(
             fetch_log(way.needed, destinations, document.backup, keys, into)
 
         return restore_into(
-            chain, keys, folder, way.target, plan=plan, fetch_log=bring, pg_bin=catalogue.settings.pg_bin
+            chain,
+            keys,
+            folder,
+            way.target,
+            plan=plan,
+            fetch_log=bring,
+            pg_bin=catalogue.settings.pg_bin,
+            places=places,
         )
 
 
