@@ -7,8 +7,8 @@ runs a tick. What it remembers is in its cursor, so it works while the warehouse
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ CHECK_KIND = "alert_kind"
 """Metadata of a check that is told as another kind than `check_failed`."""
 MOST_EVENTS = 500
 """Of each sort, a tick; the rest comes with the next one."""
+OVERLAP_S = 120
+"""A run's end has the time of the machine that it ran on, and clocks differ: so far back each tick looks again."""
 
 
 class AlertRoute(dg.Component, dg.Model, dg.Resolvable):
@@ -93,6 +95,8 @@ class _Place:
     freshness: int
     findings: str
     open: list[dict[str, Any]]
+    told_runs: list[str] = field(default_factory=list)
+    """Runs that failed within OVERLAP_S of `runs`."""
 
     @classmethod
     def read(cls, cursor: str | None, now: datetime, instance: dg.DagsterInstance) -> _Place:
@@ -100,7 +104,9 @@ class _Place:
             return cls(**json.loads(cursor))
         # What was before the route is not its affair.
         last = instance.event_log_storage.get_maximum_record_id() or 0
-        return cls(now.timestamp(), last, last, now.isoformat(), [])
+        place = cls(now.timestamp(), last, last, now.isoformat(), [])
+        place.told_runs = [one.dagster_run.run_id for one in _failed_runs(instance, place)]
+        return place
 
 
 def alert_sensor(route: Route, address_env: str, web_ui_url: str | None = None) -> dg.SensorDefinition:
@@ -172,21 +178,36 @@ def _collect(
 def _runs(instance: dg.DagsterInstance, place: _Place, ui: str | None) -> Iterator[Event]:
     from datops_assets.telemetry.alerts import Event
 
-    since = datetime.fromtimestamp(place.runs, UTC)
-    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    for record in instance.get_run_records(
-        wanted, limit=MOST_EVENTS, order_by="update_timestamp", ascending=True
-    ):
+    records = _failed_runs(instance, place)
+    told = set(place.told_runs)
+    place.runs = max([place.runs, *(_ended(one).timestamp() for one in records)])
+    place.told_runs = [
+        one.dagster_run.run_id for one in records if _ended(one).timestamp() > place.runs - OVERLAP_S
+    ]
+    for record in records:
         run = record.dagster_run
-        place.runs = max(place.runs, record.update_timestamp.replace(tzinfo=UTC).timestamp())
+        if run.run_id in told:
+            continue
         yield Event(
             "run_failed", f"{run.job_name}/{run.run_id[:8]}", "critical",
             f"{run.job_name} failed: {_cause(instance, run)}",
-            record.update_timestamp.replace(tzinfo=UTC), run.tags.get("datops/team", ""),
+            _ended(record), run.tags.get("datops/team", ""),
             f"{ui.rstrip('/')}/runs/{run.run_id}" if ui else None, lasts=False,
             facts={"run_id": run.run_id, "job": run.job_name,
                    "assets": sorted(key.to_user_string() for key in run.asset_selection or ())},
         )  # fmt: skip
+
+
+def _failed_runs(instance: dg.DagsterInstance, place: _Place) -> Sequence[dg.RunRecord]:
+    """Those that failed since the last tick, and shortly before it."""
+    since = datetime.fromtimestamp(place.runs - OVERLAP_S, UTC)
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    most = MOST_EVENTS + len(place.told_runs)
+    return instance.get_run_records(wanted, limit=most, order_by="update_timestamp", ascending=True)
+
+
+def _ended(record: dg.RunRecord) -> datetime:
+    return record.update_timestamp.replace(tzinfo=UTC)
 
 
 def _cause(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

@@ -6,11 +6,13 @@ import inspect
 import json
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+from dagster._core.storage.runs.schema import RunsTable
 
 from datops_assets.cli.database import watch
 from datops_assets.components.alert_route import CHECK_KIND, INTERVAL_S, AlertRoute, alert_sensor
@@ -116,6 +118,34 @@ def test_more_failed_runs_than_dagster_takes_in_a_tick_are_one_message(told, ins
     assert "http://ui/runs/" in message["text"]
     assert ticks.tick().startswith("1 event(s), 0 message(s)")
     assert len(told) == 1
+
+
+def test_a_run_that_ended_by_a_clock_that_is_behind_is_told_and_none_twice(told, instance):
+    """Of two machines one may be a minute behind: its run ends, by its clock, before what was told last."""
+    shop.execute_in_process(instance=instance, raise_on_error=False)  # before the route
+    ticks = Ticks(instance)
+    ticks.tick()
+    first = shop.execute_in_process(instance=instance, raise_on_error=False)
+    ticks.tick()
+    late = shop.execute_in_process(instance=instance, raise_on_error=False)
+    behind = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=60)
+    with instance.run_storage.connect() as conn:
+        runs = RunsTable.update().where(RunsTable.c.run_id == late.run_id)
+        conn.execute(runs.values(update_timestamp=behind))
+    ticks.tick()
+    ticks.tick()
+    assert [one["alerts"][0]["facts"]["run_id"] for one in told] == [first.run_id, late.run_id]
+
+
+def test_more_failures_than_a_tick_takes_come_with_the_next_ones(told, instance, monkeypatch):
+    monkeypatch.setattr("datops_assets.components.alert_route.MOST_EVENTS", 2)
+    ticks = Ticks(instance)
+    ticks.tick()
+    ended = {shop.execute_in_process(instance=instance, raise_on_error=False).run_id for _ in range(5)}
+    for _ in range(4):
+        ticks.tick()
+    assert [len(one["alerts"]) for one in told] == [2, 2, 1]
+    assert {alert["facts"]["run_id"] for one in told for alert in one["alerts"]} == ended
 
 
 def test_a_check_that_fails_is_told_once_and_once_more_when_it_passes(told, instance):

@@ -38,7 +38,10 @@ class Outcome:
     """What came of a scenario."""
 
     seconds: float | None
-    """From its beginning to the finding that it is labelled with; None: it was not found, or it is harmless."""
+    """From when it was done to the finding that it is labelled with; None: it was not found, or it is harmless.
+
+    How long an attacker needs for twelve passwords is not counted: that depends on the machine.
+    """
     severity: str
     critical: tuple[str, ...]
     """Everything critical that was seen meanwhile, also where it was over at once."""
@@ -102,11 +105,11 @@ class Played:
         if what not in self._outcomes:
             kind, act = ATTACKS[what]
             self.stage.settle()
-            begun = time.monotonic()
             act(self.stage)
+            done = time.monotonic()  # what lasts has begun by now, what does not is over
             seen = self.stage.until(kind)
             self._outcomes[what] = Outcome(
-                None if seen is None else time.monotonic() - begun, "" if seen is None else seen.severity, ()
+                None if seen is None else time.monotonic() - done, "" if seen is None else seen.severity, ()
             )
         return self._outcomes[what]
 
