@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from datops_assets.databases.detect.server_log import count
 from datops_assets.databases.detect.usual import MEASURES, network
 from datops_assets.databases.findings import Finding, enter
 from datops_assets.databases.sessions import Session
+from datops_assets.databases.watching import _with_hour
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 LIMIT = Thresholds()
@@ -162,7 +164,7 @@ NIGHT = datetime(2026, 11, 18, 3, 20, tzinfo=UTC)
     ("at", "more", "severity"),
     [
         (NIGHT, {}, "warning"),
-        (NIGHT.replace(day=14), {}, "warning"),
+        (NIGHT.replace(day=14, hour=10), {}, "warning"),
         (NIGHT.replace(hour=10), {}, None),
         (NIGHT.replace(hour=18, minute=59), {}, None),
         (NIGHT, {"state": "idle", "statement_s": 4000.0}, None),
@@ -231,6 +233,16 @@ def test_a_database_that_grows_as_it_never_did_is_told_and_one_that_grows_as_alw
     for more, found in ((400, []), (3000, ["growth"])):
         now = sample(START + timedelta(days=11), sizes={"sales": Size(10e9 + more * mib, 10e9, 0.0)})
         assert [one.kind for one in judge(now, None, usual, NOBODY, BOUNDS, frozenset())] == found
+
+
+def test_an_hour_of_growth_begins_with_the_look_after_the_one_before_was_over():
+    before, seen = None, []
+    for minute, grown in ((0, 10.0), (30, 14.0), (59, 15.0), (61, 16.0), (90, 18.0)):
+        at = START + timedelta(minutes=minute)
+        now = sample(at, sizes={"sales": Size(grown, grown, at.timestamp())})
+        before = replace(now, sizes=_with_hour(now, before, 3600))
+        seen.append(before.sizes["sales"].bytes - before.sizes["sales"].begun_bytes)
+    assert seen == [0, 4, 5, 0, 2]
 
 
 def test_thresholds_of_a_team_hold_for_its_logins_and_its_database_and_for_nobody_else():
