@@ -28,7 +28,11 @@ CHECK_KIND = "alert_kind"
 MOST_EVENTS = 500
 """Of each sort, a tick; the rest comes with the next one."""
 OVERLAP_S = 120
-"""A run's end has the time of the machine that it ran on, and clocks differ: so far back each tick looks again."""
+"""So far back each tick looks again.
+
+A run's end has the time of the machine that it ran on, and clocks differ; a finding has the time at which its
+transaction began, and one that began later may be seen before it.
+"""
 
 
 class AlertRoute(dg.Component, dg.Model, dg.Resolvable):
@@ -97,6 +101,8 @@ class _Place:
     open: list[dict[str, Any]]
     told_runs: list[str] = field(default_factory=list)
     """Runs that failed within OVERLAP_S of `runs`."""
+    told_findings: list[str] = field(default_factory=list)
+    """Findings that changed within OVERLAP_S of `findings`, each with when it did."""
 
     @classmethod
     def read(cls, cursor: str | None, now: datetime, instance: dg.DagsterInstance) -> _Place:
@@ -106,6 +112,7 @@ class _Place:
         last = instance.event_log_storage.get_maximum_record_id() or 0
         place = cls(now.timestamp(), last, last, now.isoformat(), [])
         place.told_runs = [one.dagster_run.run_id for one in _failed_runs(instance, place)]
+        place.told_findings = _recent_findings(place)
         return place
 
 
@@ -275,17 +282,37 @@ def _freshness(
 def _findings(place: _Place, now: datetime) -> Iterator[Event]:
     from datops_assets.telemetry.alerts import Event
 
+    since, told = _shortly_before(place.findings), set(place.told_findings)
     try:
         with open_catalogue() as catalogue:
             rows = catalogue.conn.execute(
-                "select kind, server || ' ' || subject, severity, summary, changed_at, resolved_at, team"
-                " from datops.findings where changed_at > %s order by changed_at limit %s",
-                (place.findings, MOST_EVENTS),
+                "select finding_id || ' ' || changed_at, kind, server || ' ' || subject, severity, summary, changed_at,"
+                " resolved_at, team from datops.findings where changed_at > %s order by changed_at limit %s",
+                (since, MOST_EVENTS + len(told)),
             ).fetchall()
     except DatopsError as error:
         yield Event("unreachable", "warehouse", "critical", str(error), now)
         return
     yield Event("unreachable", "warehouse", "critical", "it answers again", now, over=True)
-    for kind, subject, severity, summary, at, resolved_at, team in rows:
-        place.findings = at.isoformat()
+    if rows:
+        place.findings = max(datetime.fromisoformat(place.findings), rows[-1][5]).isoformat()
+        window = _shortly_before(place.findings)
+        place.told_findings = [row[0] for row in rows if row[5] > window]
+    for change, kind, subject, severity, summary, at, resolved_at, team in rows:
+        if change in told:
+            continue
         yield Event(f"finding_{kind}", subject, severity, summary, at, team, over=resolved_at is not None)
+
+
+def _recent_findings(place: _Place) -> list[str]:
+    """Those that changed shortly before the route began; none while the warehouse does not answer."""
+    try:
+        with open_catalogue() as catalogue:
+            query = "select finding_id || ' ' || changed_at from datops.findings where changed_at > %s"
+            return [row[0] for row in catalogue.conn.execute(query, (_shortly_before(place.findings),))]
+    except DatopsError:
+        return []
+
+
+def _shortly_before(moment: str) -> datetime:
+    return datetime.fromisoformat(moment) - timedelta(seconds=OVERLAP_S)

@@ -175,6 +175,29 @@ def test_a_finding_is_told_and_its_end_too(told, instance, warehouse):
     ]  # fmt: skip
 
 
+def test_more_findings_than_a_tick_takes_and_one_whose_transaction_took_long_are_told(
+    told, instance, warehouse, monkeypatch
+):
+    """All of one look have the same moment; another look's may begin before it and end after it."""
+    monkeypatch.setattr("datops_assets.components.alert_route.MOST_EVENTS", 2)
+    slots = [Finding("slot", name, "critical", f"slot {name} is lost") for name in "abcde"]
+    enter(warehouse.conn, "before", slots[:1])
+    ticks = Ticks(instance, kinds=["finding_*"], group_by=["subject"])
+    ticks.tick()
+    enter(warehouse.conn, "here", slots)
+    for _ in range(4):
+        ticks.tick()
+    enter(warehouse.conn, "there", slots[:1])
+    warehouse.conn.execute(
+        "update datops.findings set changed_at = changed_at - interval '1 minute' where server = 'there'"
+    )
+    for _ in range(3):
+        ticks.tick()
+    assert sorted(one["title"].rpartition("slot ")[2] for one in told) == [
+        "here a", "here b", "here c", "here d", "here e", "there a",
+    ]  # fmt: skip
+
+
 def test_a_run_of_a_pipeline_is_told_with_its_cause_and_what_a_program_needs(told, landing, instance):
     ticks = Ticks(instance, kinds=["run_failed"], teams=["commerce"])
     ticks.tick()
