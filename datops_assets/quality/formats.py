@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
+from functools import lru_cache
 from itertools import pairwise
 
 from datops_assets.postgres import lazy_sql as sql
@@ -79,6 +80,7 @@ class Format:
     cases: tuple[Case, ...]
 
 
+@lru_cache(maxsize=512)
 def compile_format(text: str, family: str) -> Format:
     """Compile `%d/%m/%Y %H:%M` and its like for a date, time, timestamp or timestamptz column.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -80,9 +81,7 @@ class Guess:
 
     def rule(self) -> ColumnRule:
         """The guess as a contract's column."""
-        return ColumnRule(
-            type=self.type, formats=list(self.formats) or None, like=self.like, regex=self.regex
-        )
+        return _rule(self)
 
     def holds(self, text: str) -> bool:
         """Whether one value is so."""
@@ -426,6 +425,13 @@ class _Look:
 
 def _key_rank(name: str) -> tuple[bool, int]:
     return (not _KEY_NAME.fullmatch(name), len(name))
+
+
+@lru_cache(maxsize=256)  # asked for with each value that a guess is held against
+def _rule(guess: Guess) -> ColumnRule:
+    return ColumnRule(
+        type=guess.type, formats=list(guess.formats) or None, like=guess.like, regex=guess.regex
+    )
 
 
 def _called(guess: Guess) -> str:
