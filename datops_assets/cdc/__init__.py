@@ -8,6 +8,7 @@ the environment (config).
 from datops_assets.cdc.capture import Capture, Copied, Standing
 from datops_assets.cdc.changed_keys import FollowedMirror
 from datops_assets.cdc.drain import Drained, drain
+from datops_assets.cdc.figures import keep_figures
 from datops_assets.cdc.history import Told, tell_history
 from datops_assets.cdc.log_capture import LogCapture
 from datops_assets.cdc.log_retention import forget_changes
@@ -37,6 +38,7 @@ __all__ = [
     "find_stream",
     "forget_changes",
     "has_news",
+    "keep_figures",
     "lease",
     "preflight",
     "read_slot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from datops_assets.cli import _app
 from datops_assets.components.streams.component import stream_definitions
-from datops_assets.components.streams.document import StreamDocument, read_stream
+from datops_assets.components.streams.document import StreamDocument, StreamLimits, read_stream
 from datops_assets.errors import DeclarationError
 from datops_assets_tests.cdc.conftest import Followed
 
@@ -104,6 +105,49 @@ def test_the_assets_show_changes_and_lag(erp: Followed, project: Path) -> None:
             assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
             erp.run("insert into orders values (2, 'b')" if changes == 0 else "select 1")
     erp.require_equal()
+
+
+@pytest.mark.cdc_case(47)
+def test_a_limit_that_is_passed_fails_the_check_and_figures_are_kept(erp: Followed, project: Path) -> None:
+    """The same figures are metadata, what the check judges, and metrics over time."""
+    datops("drain")
+    text = (project / "stream.yaml").read_text()
+    (project / "stream.yaml").write_text(text + "limits: {lag: 1h, retained_mb: 1}\n")
+    job = stream_definitions(document(project)).resolve_job_def("erp_stream")
+    with closing(erp.database.connect()) as other, dg.DagsterInstance.ephemeral() as instance:
+        other.execute("begin")
+        other.execute("create table open_for_long (a int)")  # decoding would have to begin here again
+        erp.run("select pg_logical_emit_message(false, 'filler', repeat('x', 8000000))")
+        erp.run("insert into orders values (2, 'b')")
+        result = job.execute_in_process(instance=instance)
+    (check,) = result.get_asset_check_evaluations()
+    shown = result.get_asset_materialization_events()[0].materialization.metadata
+    assert shown["wal_status"].value == check.metadata["wal_status"].value == "reserved"
+    retained = shown["retained_wal_bytes"].value
+    assert retained > 8_000_000
+    assert not check.passed
+    assert str(check.description).startswith(
+        f"the slot holds back {retained / 1e6:.0f} MB, expected at most 1 "
+    )
+    kept = dict(
+        erp.warehouse.fetch(
+            "select distinct on (metric) metric, value from datops.metrics order by metric, at desc"
+        )
+    )
+    assert kept.keys() >= {"lag_seconds", "lag_bytes", "retained_wal_bytes", "is_sound"}
+    assert (kept["retained_wal_bytes"], kept["is_sound"]) == (retained, 1.0)
+
+
+def test_limits_say_which_of_them_is_passed() -> None:
+    limits = StreamLimits(lag="10m", lag_mb=5, retained_mb=100)
+    assert limits.exceeded({"lag_seconds": 600.0, "lag_bytes": 5e6, "retained_wal_bytes": 1e8}) == []
+    assert limits.exceeded({}) == []
+    assert limits.exceeded({"lag_seconds": 601.0, "lag_bytes": 6e6, "retained_wal_bytes": 1.2e8}) == [
+        "601 s behind, expected at most 10m (limits.lag)",
+        "6 MB behind, expected at most 5 (limits.lag_mb)",
+        "the slot holds back 120 MB, expected at most 100 (limits.retained_mb)",
+    ]
+    assert StreamLimits().exceeded({"lag_seconds": 1e9}) == []
 
 
 @pytest.mark.cdc_case(55)

@@ -123,12 +123,14 @@ def _assets(document: StreamDocument) -> dg.AssetsDefinition:
 
 def follow_once(catalogue: Catalogue, engine: "Capture") -> tuple["Drained", "Standing"]:
     """Take the snapshot where there is none, then drain; returns what was done, and how things stand."""
-    from datops_assets.cdc import lease
+    from datops_assets.cdc import keep_figures, lease
 
     with lease(catalogue.conn, engine.source):
         take_first_snapshot(catalogue, engine)
         done = engine.drain(catalogue.conn, catalogue.warehouse.connect)
-        return done, engine.standing(catalogue.conn)
+        standing = engine.standing(catalogue.conn)
+        keep_figures(catalogue.conn, engine.source, standing)
+        return done, standing
 
 
 def forget_old_changes(catalogue: Catalogue, document: StreamDocument) -> dict[str, int]:
@@ -151,7 +153,10 @@ def take_first_snapshot(catalogue: Catalogue, engine: "Capture") -> None:
 def _results(
     document: StreamDocument, done: "Drained", standing: "Standing", gone: dict[str, int]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    common: dict[str, Any] = {"applied": done.applied, "seconds": done.seconds, **standing.figures}
+    common: dict[str, Any] = {
+        "applied": done.applied, "seconds": done.seconds, **standing.figures, **standing.health,
+    }  # fmt: skip
+    over = document.limits.exceeded(standing.figures)
     for name in document.tables:
         metadata = {**common, "changes": done.tables.get(name, 0), **standing.tables.get(name, {})}
         metadata |= schema_changes(done, name)
@@ -164,9 +169,10 @@ def _results(
     yield dg.AssetCheckResult(
         check_name=CHECK,
         asset_key=dg.AssetKey(["bronze", document.stream, next(iter(document.tables))]),
-        passed=standing.is_sound,
+        passed=standing.is_sound and not over,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata={**standing.health, **common},
+        description="; ".join(over) or None,
+        metadata=common,
     )
 
 

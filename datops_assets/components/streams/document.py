@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -126,6 +126,38 @@ class StreamTable(JudgedTable):
         return self
 
 
+class StreamLimits(Part):
+    """From where on the stream's check fails, though it goes on. Left out: never."""
+
+    lag: str | None = Field(
+        None, pattern=_DURATION, description="Longest that a change may wait: `30s`, `10m`, `1h`."
+    )
+    lag_mb: int | None = Field(
+        None, ge=1, description="Log in the source that is not here yet; by `capture: log` only."
+    )
+    retained_mb: int | None = Field(
+        None, ge=1, description="Log that the slot may hold back in the source; by `capture: log` only."
+    )
+
+    def exceeded(self, figures: Mapping[str, float]) -> list[str]:
+        """Say which limits are passed, a sentence each.
+
+        figures    of a stream's standing: lag_seconds, lag_bytes, retained_wal_bytes; what is not known passes none
+        """
+        lag_s, lag_mb = figures.get("lag_seconds", 0.0), figures.get("lag_bytes", 0) / 1e6
+        retained_mb = figures.get("retained_wal_bytes", 0) / 1e6
+        said = []
+        if self.lag is not None and lag_s > _seconds(self.lag):
+            said.append(f"{lag_s:.0f} s behind, expected at most {self.lag} (limits.lag)")
+        if self.lag_mb is not None and lag_mb > self.lag_mb:
+            said.append(f"{lag_mb:.0f} MB behind, expected at most {self.lag_mb} (limits.lag_mb)")
+        if self.retained_mb is not None and retained_mb > self.retained_mb:
+            said.append(
+                f"the slot holds back {retained_mb:.0f} MB, expected at most {self.retained_mb} (limits.retained_mb)"
+            )
+        return said
+
+
 class StreamDocument(Part):
     """One database whose changes are followed."""
 
@@ -154,11 +186,19 @@ class StreamDocument(Part):
         description="`hard`: a deleted row leaves the mirror; `soft`: it stays, marked when and by which change.",
     )
     sensor: Literal["running", "stopped"] = Field("running", description="Whether changes start runs.")
+    limits: StreamLimits = Field(
+        default_factory=StreamLimits, description="From where on the check `stream` fails."
+    )
     tables: dict[TableName, StreamTable] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _goes_with_capture(self) -> StreamDocument:
         if self.capture == "query":
+            for name in ("lag_mb", "retained_mb"):
+                if getattr(self.limits, name) is not None:
+                    raise ValueError(
+                        f"limits.{name} is of `capture: log`, expected `limits: {{lag: …}}` alone"
+                    )
             for name in ("slot", "publication"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is of `capture: log`, expected it to be left out")

@@ -43,10 +43,10 @@ def follow_for_ever(
     wait_s = _FIRST_WAIT_S
     engine = document.engine(read_settings().project_root)
 
-    health: Mapping[str, str] = {}
+    told: tuple[Mapping[str, str], bool] | None = None
 
     def report(progress: Progress, standing: Standing) -> None:
-        nonlocal wait_s, health
+        nonlocal wait_s, told
         wait_s = _FIRST_WAIT_S
         has_moved = bool(progress.changes or progress.copied)
         if has_moved:
@@ -54,9 +54,14 @@ def follow_for_ever(
             tell_assets(document, progress, standing, say)
             with open_catalogue() as catalogue:
                 forget_old_changes(catalogue, document)
-        if has_moved or standing.health != health:
-            health = standing.health
-            tell_check(document, say, is_sound=standing.is_sound, metadata={**health, **standing.figures})
+        figures = {**standing.figures, "lag_seconds": _longest_lag_s(progress, standing)}
+        over = document.limits.exceeded(figures)
+        if has_moved or (standing.health, bool(over)) != told:
+            told = standing.health, bool(over)
+            is_sound = standing.is_sound and not over
+            tell_check(
+                document, say, is_sound=is_sound, why="; ".join(over), metadata={**standing.health, **figures}
+            )
 
     while not stopped.is_set():
         try:
@@ -71,7 +76,7 @@ def follow_for_ever(
             stopped.wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         except TerminalError as error:
-            tell_check(document, say, is_sound=False, metadata={"reason": str(error)})
+            tell_check(document, say, is_sound=False, why=str(error), metadata={"reason": str(error)})
             raise
 
 
@@ -82,19 +87,33 @@ def _follow_once(
     every_s: float | None,
     report_s: float,
 ) -> None:
-    from datops_assets.cdc import lease
+    from datops_assets.cdc import keep_figures, lease
+
+    def tell(progress: Progress) -> None:
+        standing = engine.standing(catalogue.conn)
+        keep_figures(catalogue.conn, engine.source, standing, longest_lag_s=progress.longest_lag_s)
+        report(progress, standing)
 
     with open_catalogue() as catalogue, lease(catalogue.conn, engine.source):
         take_first_snapshot(catalogue, engine)
         engine.stream(
             catalogue.conn, catalogue.warehouse.connect,
             stopping=stopped.is_set, every_s=every_s, report_s=report_s,
-            report=lambda progress: report(progress, engine.standing(catalogue.conn)),
+            report=tell,
         )  # fmt: skip
 
 
+def _longest_lag_s(progress: Progress, standing: Standing) -> float:
+    return max(progress.longest_lag_s, float(standing.figures.get("lag_seconds", 0.0)))
+
+
 def tell_check(
-    document: StreamDocument, say: Callable[[str], None], *, is_sound: bool, metadata: Mapping[str, Any]
+    document: StreamDocument,
+    say: Callable[[str], None],
+    *,
+    is_sound: bool,
+    why: str,
+    metadata: Mapping[str, Any],
 ) -> None:
     """Report how the stream stands to its check; a Dagster that does not answer does not stop the stream."""
     import dagster as dg
@@ -104,6 +123,7 @@ def tell_check(
         check_name=CHECK,
         passed=is_sound,
         severity=dg.AssetCheckSeverity.ERROR,
+        description=why or None,
         metadata=dict(metadata),
     )
     try:
@@ -126,6 +146,7 @@ def tell_assets(
                     continue
                 metadata: dict[str, Any] = {
                     **standing.figures,
+                    **standing.health,
                     "applied": progress.applied,
                     "changes": progress.tables.get(name, 0),
                     "changes_per_s": progress.tables.get(name, 0) / max(progress.seconds, 0.001),
