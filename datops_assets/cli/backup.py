@@ -38,7 +38,7 @@ At = Annotated[str | None, typer.Option("--at", help="Only the copy at this dest
 @app.command()
 def plan(name: Name = None, kind: KindOf = "logical", config: Config = None, as_json: Json = False) -> None:
     """Say what a run would do and what stands in its way. Changes nothing."""
-    from datops_assets.components.backups.operations import plan_run
+    from datops_assets.components.backups.taking import plan_run
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
@@ -66,7 +66,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Take a backup now."""
-    from datops_assets.components.backups.operations import run as take
+    from datops_assets.components.backups.taking import run as take
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
@@ -106,7 +106,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show the backups; with --at those that stand at a destination, whatever the catalogue says."""
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import listing, verifying
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
@@ -115,11 +115,11 @@ def list_(
         return
     with open_catalogue() as catalogue:
         if rebuild:
-            entered, problems = operations.rebuild(document, catalogue)
+            entered, problems = verifying.rebuild(document, catalogue)
             for problem in problems:
                 typer.echo(f"datops: {problem}", err=True)
             typer.echo(f"{len(entered)} backup(s) entered that the catalogue did not have", err=True)
-        found = [_row(entry) for entry in operations.entries(document, catalogue)]
+        found = [_row(entry) for entry in listing.entries(document, catalogue)]
     columns = ["backup_id", "kind", "state", "snapshot_at", "seconds", "stored_bytes", "verified_at", "drilled_at",
                "drill_passed", "destinations"]  # fmt: skip
     say_rows(found, columns, as_json, f"{document.backup} has no backups; take one: datops backup run")
@@ -138,21 +138,21 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read backups to the last byte and hold them against what was written."""
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import listing, verifying
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        chosen = [operations.choose(document, catalogue, backup)]
+        chosen = [listing.choose(document, catalogue, backup)]
         if every:
-            chosen = [entry for entry in operations.entries(document, catalogue) if entry.state == "complete"]
+            chosen = [entry for entry in listing.entries(document, catalogue) if entry.state == "complete"]
         results = [
             found
             for entry in chosen
-            for found in operations.verify_copies(document, catalogue, entry, at=at, quick=quick)
+            for found in verifying.verify_copies(document, catalogue, entry, at=at, quick=quick)
         ]
         if every and not quick:
-            results += operations.verify_log(document, catalogue, at)
+            results += verifying.verify_log(document, catalogue, at)
     rows = [dataclasses.asdict(found) | {"passed": found.passed} for found in results]
     if as_json:
         say_json(rows)
@@ -265,13 +265,13 @@ def _into_database(
     at: str | None, apply: bool,
 ) -> RestorePlan | Restored:  # fmt: skip
     from datops_assets.backup.restore import Wanted
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import listing, restoring
     from datops_assets.components.catalogue import open_catalogue
 
     with open_catalogue() as catalogue:
-        server = operations.target_of(document, catalogue.settings, place.to, place.password_env)
-        entry = operations.choose(document, catalogue, backup, operations.LOGICAL)
-        return operations.restore(
+        server = restoring.target_of(document, catalogue.settings, place.to, place.password_env)
+        entry = listing.choose(document, catalogue, backup, listing.LOGICAL)
+        return restoring.restore(
             document, catalogue, entry, server.at(place.database), Wanted(*part), onto=place.onto, at=at, apply=apply
         )  # fmt: skip
 
@@ -281,7 +281,7 @@ def _into_database_without_catalogue(
     at: str | None, apply: bool,
 ) -> RestorePlan | Restored:  # fmt: skip
     from datops_assets.backup.restore import Wanted
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import restoring
     from datops_assets.config.settings import read_settings
 
     if at is None or at not in document.destinations:
@@ -290,8 +290,8 @@ def _into_database_without_catalogue(
             [f"--without-catalogue takes one destination, expected --at with one of: {known}"]
         )
     settings = read_settings()
-    server = operations.target_of(document, settings, place.to, place.password_env)
-    return operations.restore_without_catalogue(
+    server = restoring.target_of(document, settings, place.to, place.password_env)
+    return restoring.restore_without_catalogue(
         document, settings, backup, server.at(place.database), Wanted(*part), onto=place.onto, at=at, apply=apply
     )  # fmt: skip
 
@@ -363,15 +363,13 @@ def drill(
     name: Name = None, backup: BackupId = None, at: At = None, config: Config = None, as_json: Json = False
 ) -> None:
     """Restore a backup on a server of its own and compare; default: the one whose turn it is."""
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import listing, proving
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        entry = (
-            operations.choose(document, catalogue, backup) if backup else operations.turn(document, catalogue)
-        )
-        done = operations.proof(document, catalogue, entry, at)
+        entry = listing.choose(document, catalogue, backup) if backup else proving.turn(document, catalogue)
+        done = proving.proof(document, catalogue, entry, at)
     fields = dataclasses.asdict(done) | {"passed": done.passed}
     if as_json:
         say_json(fields)
@@ -389,12 +387,12 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Show which backups retention lets go; with --apply remove them."""
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import pruning
     from datops_assets.components.catalogue import open_catalogue
 
     document = _document(name, config)
     with open_catalogue() as catalogue:
-        found = operations.prune(document, catalogue) if apply else operations.plan_prune(document, catalogue)
+        found = pruning.prune(document, catalogue) if apply else pruning.plan_prune(document, catalogue)
     rows = [dataclasses.asdict(one) for one in found]
     say_rows(rows, ["backup_id", "snapshot_at", "stored_bytes", "goes", "reasons"], as_json, "no backup goes")
     if not apply and not as_json and any(one.goes for one in found):

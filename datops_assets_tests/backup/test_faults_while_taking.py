@@ -24,7 +24,7 @@ from datops_assets.backup.destinations import FolderDestination, Incoming
 from datops_assets.backup.packing import Packer
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.backup.verify import list_at
-from datops_assets.components.backups import operations
+from datops_assets.components.backups import pruning, taking
 from datops_assets.components.backups.document import read_backup
 from datops_assets.components.catalogue import open_catalogue
 from datops_assets.errors import (
@@ -364,7 +364,7 @@ def test_retention_during_a_run(document: Path, backed: Backed) -> None:
     with open_catalogue() as catalogue, backed.warehouse.connect() as other, running(other, "erp"):
         loaded = read_backup(document, document.parent).document
         with pytest.raises(LockTakenError, match="takes or removes backups of erp"):
-            operations.prune(loaded, catalogue)
+            pruning.prune(loaded, catalogue)
     assert [row["passed"] for row in datops("verify")] == [True, True]
 
 
@@ -378,7 +378,7 @@ def test_two_runs_started_at_the_same_moment(document: Path, backed: Backed) -> 
         with open_catalogue() as catalogue:
             begin.wait()
             try:
-                outcome.append(operations.run(loaded, catalogue, "at once").manifest.backup_id)
+                outcome.append(taking.run(loaded, catalogue, "at once").manifest.backup_id)
             except DatopsError as error:
                 outcome.append(error)
 

@@ -14,7 +14,7 @@ from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.manifest import write_manifest
 from datops_assets.backup.restore import Wanted
 from datops_assets.backup.server import Server
-from datops_assets.components.backups import operations
+from datops_assets.components.backups import listing, restoring
 from datops_assets.components.backups.document import BackupDocument, read_backup
 from datops_assets.components.catalogue import open_catalogue
 from datops_assets.errors import LockTakenError
@@ -48,21 +48,21 @@ def test_retention_during_a_restore_leaves_what_is_read(
 
     def restore() -> None:
         with open_catalogue() as catalogue:
-            entry = operations.choose(keeps_one, catalogue, first)
+            entry = listing.choose(keeps_one, catalogue, first)
             target = Server(backed.backup.server.parameters).at(f"{backed.backup.server.dbname}_back")
             outcome.append(
-                operations.restore(
+                restoring.restore(
                     keeps_one, catalogue, entry, target, Wanted(), onto=None, at=None, apply=True
                 )
             )
 
-    restoring = threading.Thread(target=restore)
-    restoring.start()
+    thread = threading.Thread(target=restore)
+    thread.start()
     assert reading.wait(60)
     assert datops("prune")[0]["reasons"] == ["is being read"]
     assert datops("prune", "--apply") == []
     go_on.set()
-    restoring.join()
+    thread.join()
     assert [getattr(one, "findings", None) for one in outcome] == [[]]
     assert [row["backup_id"] for row in datops("prune", "--apply")] == [first]
     assert [row["backup_id"] for row in datops("list", "--at", "local")] == [second]
@@ -75,12 +75,12 @@ def test_retention_before_a_restore_begins_is_said_and_nothing_is_made(
 ) -> None:
     datops("run")
     with open_catalogue() as catalogue:
-        chosen = operations.choose(keeps_one, catalogue, None)
+        chosen = listing.choose(keeps_one, catalogue, None)
         datops("run")
         datops("prune", "--apply")
         target = backed.backup.server.at("never_made")
         with pytest.raises(LockTakenError, match="choose another"):
-            operations.restore(keeps_one, catalogue, chosen, target, Wanted(), onto=None, at=None, apply=True)
+            restoring.restore(keeps_one, catalogue, chosen, target, Wanted(), onto=None, at=None, apply=True)
         assert list_read(catalogue.conn) == set()
     with target.at("postgres").connect() as admin:
         assert admin.execute("select from pg_database where datname = 'never_made'").fetchone() is None

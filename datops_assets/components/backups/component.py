@@ -173,14 +173,14 @@ def _taken(document: BackupDocument, *, physical: bool = False) -> dg.AssetsDefi
         op_tags={"datops/backup": document.backup},
     )
     def back_up(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        from datops_assets.components.backups import operations
+        from datops_assets.components.backups import listing, pruning, taking, verifying
 
         kind: Any = context.run.tags.get(KIND, "full") if physical else "logical"
         with failing_as_dagster(), open_catalogue() as catalogue:
-            taken = operations.run(document, catalogue, f"run {context.run.run_id}", kind)
-            entry = operations.choose(document, catalogue, taken.manifest.backup_id)
-            looks = operations.verify_copies(document, catalogue, entry)
-            gone = operations.prune(document, catalogue)
+            taken = taking.run(document, catalogue, f"run {context.run.run_id}", kind)
+            entry = listing.choose(document, catalogue, taken.manifest.backup_id)
+            looks = verifying.verify_copies(document, catalogue, entry)
+            gone = pruning.prune(document, catalogue)
         manifest, findings = taken.manifest, [finding for look in looks for finding in look.findings]
         context.log.info(f"{manifest.backup_id}: {manifest.stored_bytes} bytes in {manifest.seconds:.1f} s")
         yield dg.MaterializeResult(
@@ -236,10 +236,10 @@ def _proven(document: BackupDocument) -> dg.AssetsDefinition:
         op_tags={"datops/backup": document.backup},
     )
     def drill(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        from datops_assets.components.backups import operations
+        from datops_assets.components.backups import proving
 
         with failing_as_dagster(), open_catalogue() as catalogue:
-            done = operations.proof(document, catalogue, operations.turn(document, catalogue))
+            done = proving.proof(document, catalogue, proving.turn(document, catalogue))
         context.log.info(f"{done.backup_id}: RTO {done.rto_s} s, RPO {done.rpo_s:.0f} s")
         yield dg.MaterializeResult(
             key,
@@ -320,6 +320,6 @@ def ages_of(entries: "list[BackupEntry]", now: datetime) -> dict[str, float | No
 
 
 def _entries(document: BackupDocument, catalogue: Catalogue) -> "list[BackupEntry]":
-    from datops_assets.components.backups import operations
+    from datops_assets.components.backups import listing
 
-    return operations.entries(document, catalogue)
+    return listing.entries(document, catalogue)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument, staging_of
-from datops_assets.components.backups.operations import (
+from datops_assets.components.backups.listing import (
     PHYSICAL,
     chain_of,
     choose,

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from datops_assets.components.backups.document import BackupDocument
-from datops_assets.components.backups.operations import (
-    PHYSICAL,
-    chain_of,
-    destinations_of,
-    entries,
-    reach_from,
-)
+from datops_assets.components.backups.listing import PHYSICAL, chain_of, destinations_of, entries, reach_from
 from datops_assets.components.catalogue import Catalogue
 
 if TYPE_CHECKING:
