@@ -5,38 +5,31 @@ Ours packs, encrypts, hashes every file and every row, and holds a restore again
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import adbc_driver_postgresql.dbapi as adbc
-import psutil
 
 from benchmarks.files_to_bronze import orders
 from benchmarks.harness import Bench, Comparison, memory_alone
+from benchmarks.physical_backups import beside_pgbackrest, physical
+from benchmarks.sides import Side, in_turn, run_shell
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.drill import drill
 from datops_assets.backup.encryption import Keys, new_key, parse_key
 from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
 from datops_assets.backup.manifest import Manifest
-from datops_assets.backup.physical import PhysicalBackup, take_physical
-from datops_assets.backup.physical_drill import drill_physical
-from datops_assets.backup.physical_restore import Link, moment_of, plan_folder, restore_folder
-from datops_assets.backup.recovery import Target
 from datops_assets.backup.restore import restore_logical
 from datops_assets.backup.server import Server
 from datops_assets.resources.warehouse import Warehouse
 
-ROUNDS = 5
+ROUNDS = 3
 TABLES, ROWS = 6, 400_000
 JOBS = 2
 _KEY = new_key()
@@ -49,6 +42,7 @@ def measure(bench: Bench) -> None:
         _fill(source)
         logical(bench, catalogue, source)
         physical(bench, catalogue, source)
+        beside_pgbackrest(bench, catalogue, _fill)
 
 
 def _fill(source: Warehouse) -> None:
@@ -61,52 +55,6 @@ def _fill(source: Warehouse) -> None:
             conn.execute(f"create index on orders_{number} (customer_id, ordered_at)")
     with source.connect(autocommit=True) as conn:
         conn.execute("vacuum analyze")
-
-
-@dataclass
-class Side:
-    """One way of doing it: its best round, and what that took of the machine."""
-
-    work: Callable[[], Any]
-    seconds: float = float("inf")
-    cpu_s: float = 0.0
-    """Of the client, its programs and the server together."""
-    outcome: Any = None
-    all_seconds: list[float] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """For results.json."""
-        return {"seconds": round(self.seconds, 3), "cpu_s": round(self.cpu_s, 2)}
-
-
-def in_turn(bench: Bench, *sides: Side) -> None:
-    """Run all sides in turn, round by round, and keep the best of each."""
-    for _ in range(ROUNDS):
-        for side in sides:
-            bench.settle()
-            cpu, begun = _cpu_s(bench), perf_counter()
-            outcome = side.work()
-            seconds = perf_counter() - begun
-            side.all_seconds.append(seconds)
-            if seconds < side.seconds:
-                side.seconds, side.cpu_s, side.outcome = seconds, _cpu_s(bench) - cpu, outcome
-
-
-def _cpu_s(bench: Bench) -> float:
-    """CPU seconds so far of this process, the programs it ran to their end, and the bench's server."""
-    ours = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    with bench.warehouse.connect() as conn:
-        row = conn.execute("select pg_backend_pid()").fetchone()
-        assert row is not None
-        server = psutil.Process(row[0]).parent()
-    assert server is not None
-    times = server.cpu_times()
-    ended = times.user + times.system + times.children_user + times.children_system
-    living = 0.0
-    for one in server.children():
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            living += sum(one.cpu_times()[:2])
-    return sum(one.ru_utime + one.ru_stime for one in ours) + ended + living
 
 
 # Logical backups.
@@ -123,7 +71,8 @@ def logical(bench: Bench, catalogue: Warehouse, source: Warehouse) -> None:
     ours = Side(lambda: take(catalogue, backup))
     packed = Side(lambda: _pg_dump(bench, source, dumped))
     uncompressed = Side(lambda: _pg_dump(bench, source, plain, "--compress=0"))
-    in_turn(bench, ours, packed, uncompressed)
+    by_hand = Side(lambda: _by_hand(bench, source, folder / "by_hand"))
+    in_turn(bench, ROUNDS, ours, packed, uncompressed, by_hand)
     memory = memory_alone(catalogue, take, backup)
     manifest = take(catalogue, backup).manifest
     bench.add(
@@ -142,6 +91,14 @@ def logical(bench: Bench, catalogue: Warehouse, source: Warehouse) -> None:
             f"{TABLES} tables of {ROWS:,} rows, best of {ROUNDS}. 1.1 times the time of pg_dump is 0.91 here",
         )
     )  # fmt: skip
+    bench.add(
+        Comparison(
+            "backup.logical.vs_by_hand", by_hand.seconds / ours.seconds, 1 / 1.1, ours.figures(), by_hand.figures(),
+            f"pg_dump --format=directory --jobs={JOBS} --compress=0, its files through openssl sha256, zstd -1 and "
+            f"openssl aes-256-ctr, {JOBS} at once, and a sync: the same work by bare programs, but for the hash of "
+            "every row, which the server makes for ours in the dump's snapshot",
+        )
+    )  # fmt: skip
     _restores(bench, source, backup, manifest, dumped)
 
 
@@ -151,7 +108,7 @@ def _restores(
     ours = Side(lambda: restore(bench, source, backup, manifest))
     theirs = Side(lambda: _pg_restore(bench, dumped))
     drilled = Side(lambda: _drill(bench, backup, manifest))
-    in_turn(bench, ours, theirs, drilled)
+    in_turn(bench, ROUNDS, ours, theirs, drilled)
     shown = f"{TABLES} tables of {ROWS:,} rows with two indexes each, {JOBS} jobs, best of {ROUNDS}"
     bench.add(
         Comparison(
@@ -227,6 +184,19 @@ def _pg_dump(bench: Bench, source: Warehouse, folder: Path, *more: str) -> None:
     _run(bench, source, "pg_dump", "--format=directory", f"--jobs={JOBS}", f"--file={folder}", *more)
 
 
+def _by_hand(bench: Bench, source: Warehouse, folder: Path) -> None:
+    _pg_dump(bench, source, folder, "--compress=0")
+    steps = (
+        "openssl dgst -sha256 {} > {}.sha256",
+        "zstd -1 -q -c {} | openssl enc -aes-256-ctr -pass env:KEY -pbkdf2 -out {}.enc",
+        "openssl dgst -sha256 {}.enc > {}.enc.sha256",
+        "sync {}.enc",
+        "rm {}",
+    )
+    one = "; ".join(steps)
+    run_shell(f"ls {folder}/*.dat | xargs -P{JOBS} -I{{}} sh -c '{one}'", {"KEY": _KEY})
+
+
 def _pg_restore(bench: Bench, folder: Path) -> None:
     with _fresh(bench) as name:
         with bench.warehouse.connect(autocommit=True) as conn:
@@ -244,90 +214,3 @@ def _run(bench: Bench, database: Warehouse, program: str, *arguments: str) -> No
 
 def _megabytes(folder: Path) -> float:
     return round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 1)
-
-
-# Physical backups.
-
-
-def physical(bench: Bench, catalogue: Warehouse, source: Warehouse) -> None:
-    """A run against pg_basebackup; a drill against a restore and one full read."""
-    folder = bench.folder / "copies"
-    backup = PhysicalBackup(
-        "bench", Server(source.parameters()), [FolderDestination("local", folder / "kept")],
-        Keys.of(parse_key("BENCH_KEY", _KEY)), folder / "staging", bench.bin, JOBS, content=False,
-    )  # fmt: skip
-    bare = folder / "bare"
-    ours = Side(lambda: copy(catalogue, backup))
-    hashed = Side(lambda: copy(catalogue, dataclasses.replace(backup, content=True)))
-    theirs = Side(lambda: _pg_basebackup(bench, source, bare))
-    packed = Side(lambda: _pg_basebackup(bench, source, bare, "--compress=client-gzip:1"))
-    in_turn(bench, ours, theirs, packed, hashed)
-    memory = memory_alone(catalogue, copy, backup)
-    manifest = copy(catalogue, dataclasses.replace(backup, content=True)).manifest
-    size_mb = round(manifest.plain_bytes / 1e6, 1)
-    bench.add(
-        Comparison(
-            "backup.physical.vs_pg_basebackup", theirs.seconds / ours.seconds, 1 / 1.1,
-            ours.figures()
-            | {"stored_mb": round(manifest.stored_bytes / 1e6, 1), **memory,
-               "with_content_seconds": round(hashed.seconds, 3)},
-            theirs.figures()
-            | {"stored_mb": size_mb, "gzip_seconds": round(packed.seconds, 3), "gzip_cpu_s": round(packed.cpu_s, 2)},
-            f"pg_basebackup --format=tar --wal-method=fetch, nothing packed; gzip: with --compress=client-gzip:1. "
-            f"{size_mb} MB, best of {ROUNDS}. Ours packs, encrypts, hashes every file and holds it against the "
-            "server's manifest; with_content: and hashes every row",
-        )
-    )  # fmt: skip
-    _recoveries(bench, backup, manifest)
-
-
-def _recoveries(bench: Bench, backup: PhysicalBackup, manifest: Manifest) -> None:
-    chain = [Link(manifest, backup.destinations[0])]
-    back = bench.folder / "copies" / "back"
-    restored = Side(lambda: _restore_folder(bench, chain, backup, back))
-    drilled = Side(lambda: _drill_physical(bench, chain, backup))
-    in_turn(bench, restored, drilled)
-    read_s = drilled.outcome.seconds["read"]
-    bench.add(
-        Comparison(
-            "drill.physical.vs_restore_and_read", (restored.seconds + read_s) / drilled.seconds, 1.0,
-            drilled.figures() | {"rto_s": drilled.outcome.rto_s}
-            | {f"{step}_s": seconds for step, seconds in drilled.outcome.seconds.items()},
-            restored.figures() | {"read_s": read_s}
-            | {f"{step}_s": seconds for step, seconds in restored.outcome.seconds.items()},
-            "a restore fetches, holds every file against its hash, recovers and checks every page; the read is one of "
-            "all rows. CPU seconds of the recovering server are not in the figures",
-        )
-    )  # fmt: skip
-
-
-def copy(catalogue: Warehouse, backup: PhysicalBackup) -> Taken:
-    """One physical backup; the last one's files go."""
-    shutil.rmtree(backup.staging.parent / "kept", ignore_errors=True)
-    with catalogue.connect(autocommit=True) as conn:
-        return take_physical(conn, backup, why="bench")
-
-
-def _pg_basebackup(bench: Bench, source: Warehouse, folder: Path, *more: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _run(
-        bench, source, "pg_basebackup", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", f"--pgdata={folder}",
-        *more,
-    )  # fmt: skip
-
-
-def _restore_folder(bench: Bench, chain: list[Link], backup: PhysicalBackup, back: Path) -> Any:
-    shutil.rmtree(back, ignore_errors=True)
-    target = moment_of(chain)
-    plan = plan_folder(chain, back, target, lost="nothing")
-    # To the end, as a restore after a loss does: the comparison of rows at the moment is the drill's.
-    return restore_folder(chain, backup.keys, back, Target(), plan=plan, pg_bin=bench.bin)
-
-
-def _drill_physical(bench: Bench, chain: list[Link], backup: PhysicalBackup) -> Any:
-    done = drill_physical(
-        chain, backup.keys, backup.staging, now=datetime.now(UTC), rpo_s=0.0, pg_bin=bench.bin, jobs=JOBS
-    )
-    assert done.passed, done.findings
-    return done
