@@ -140,7 +140,8 @@ with recursive base(oid, of) as (
 )
 select b.oid, t.oid, format_type(t.oid, -1),
        t.typsend = 0 or t.typsend::regproc::text ~ '(^|\\.)(text|enum_|varchar|bpchar|name|unknown|citext)send$'
-         or t.typsend::regproc::text ~ '(^|\\.)citextsend$'
+         or t.typsend::regproc::text ~ '(^|\\.)citextsend$',
+       scale(1::money::numeric) = 2
   from base b join pg_type t on t.oid = b.of where t.typtype <> 'd'
 """
 _NUMBERS_OF_OBJECTS = ("reg",)
@@ -265,10 +266,12 @@ def warehouse_types(conn: psycopg.Connection[Any], oids: Sequence[int]) -> dict[
     promise    a type of PostgreSQL's own keeps its name; any other becomes text, never something narrower
     """
     found: dict[int, tuple[str, bool]] = {}
-    for oid, base, name, is_text in conn.execute(_TYPES, {"oids": list(oids)}):
+    for oid, base, name, is_text, has_cents in conn.execute(_TYPES, {"oids": list(oids)}):
         is_number_of_object = name.startswith(_NUMBERS_OF_OBJECTS)  # regclass: another object over there
         if name.startswith("xml"):  # not every server reads xml, and its binary form is its text
             found[oid] = ("text", name == "xml")
+        elif name.startswith("money") and not has_cents:
+            found[oid] = ("text", False)  # its bytes count yen, and would be read as hundredths of them
         elif base < FIRST_OWN_OID and not is_number_of_object and not name.startswith(("aclitem", "record")):
             found[oid] = (name, True)
         else:

@@ -96,7 +96,6 @@ NOT_HELD: dict[int, str] = {}
 """Cases without a test, and why."""
 
 NOT_ALL: dict[int, str] = {
-    11: "money of a source whose currency has other decimal places: the test machines have no such locale",
     18: "replica identity nothing is refused by name: once published, the source would refuse updates",
     19: "a table without a key is refused by name, for the same reason, also under full",
     58: "discard: no policy drops values; a contract leaves columns out that it does not name",

@@ -48,6 +48,8 @@ class OwnServer:
     account: Account
     settings: dict[str, str] = field(default_factory=dict)
     port: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables of its programs."""
 
     @property
     def data(self) -> Path:
@@ -97,7 +99,7 @@ class OwnServer:
         return (self.folder / "log").read_text(errors="replace")
 
     def _run(self, program: str, *arguments: str | Path) -> None:
-        done = self.account.run([self.programs.path(program), *map(str, arguments)])
+        done = self.account.run([self.programs.path(program), *map(str, arguments)], **self.environment)
         if done.returncode:
             log = self.folder / "log"
             said = log.read_text(errors="replace")[-2000:] if log.exists() else ""

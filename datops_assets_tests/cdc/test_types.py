@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datops_assets_tests.cdc.conftest import Followed
+from datops_assets_tests.cdc.conftest import Followed, followed_on
+from datops_assets_tests.cdc.servers import own_server
+from datops_assets_tests.conftest import TestWarehouse
 
 VALUES: dict[str, list[str]] = {
     # case 1
@@ -311,3 +317,40 @@ def test_a_source_with_another_encoding(followed: Followed) -> None:
         source.execute("select pg_drop_replication_slot(%s)", (latin.stream.slot,))
     with followed.database.connect() as admin:
         admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def yen(tmp_path_factory: pytest.TempPathFactory, warehouse: TestWarehouse) -> Iterator[Followed]:
+    """A source whose money has no decimal places; skips where no such locale can be made."""
+    with own_server(18) as server:
+        folder = server.folder / "locales"
+        folder.mkdir()
+        command = ["localedef", "-c", "-i", "ja_JP", "-f", "UTF-8", str(folder / "ja_JP.UTF-8")]
+        if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/ja_JP").exists():
+            pytest.skip("there is no localedef with its sources here (Debian: the package locales)")
+        subprocess.run(command, check=False, capture_output=True)  # its warnings count as failure
+        server.account.take_all(server.folder)
+        server.stop()
+        server.environment["LOCPATH"] = str(folder)
+        server.start(lc_monetary="ja_JP.UTF-8")
+        with followed_on(server.warehouse, warehouse) as followed:
+            yield followed
+
+
+@pytest.mark.cdc_case(11)
+@pytest.mark.slow
+def test_money_of_a_currency_without_decimal_places(yen: Followed) -> None:
+    """Its bytes count yen, and the warehouse would read them as hundredths: it arrives as the source prints it."""
+    yen.run("create table t (id int primary key, paid money, parts money[])")
+    yen.run("insert into t values (1, 1234, array[5, null]::money[])")
+    assert yen.source.execute("select paid::numeric::text from t").fetchone() == ("1234",)
+    yen.follow("t")
+    yen.snapshot()
+    yen.run(
+        "insert into t values (2, -99, null); update t set paid = paid * 2 where id = 1; delete from t where id = 2"
+    )
+    yen.run("insert into t values (3, 7, '{}')")
+    yen.drain()
+    yen.require_equal()
+    (kind,) = yen.warehouse.fetch("select pg_typeof(paid)::text from bronze.erp_t limit 1")[0]
+    assert kind == "text"
