@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -428,4 +429,20 @@ def test_what_is_usual_survives_a_restart(warehouse, teams):
     ) == [(3, 1.0)]
     assert warehouse.fetch("select value from datops.familiar where role = %s and trait = 'client'", who) == [
         ("127.0.0.0/24",)
+    ]
+
+
+def test_a_look_judges_each_team_by_its_own_thresholds(warehouse, teams):
+    hasty, calm = teams.declare("hasty", thresholds={"in_transaction_warning_s": 0.1}), teams.declare("calm")
+    with ExitStack() as stack:
+        for one in (hasty, calm):
+            teams.apply(one)
+            stack.enter_context(closing(teams.log_in(one, "etl"))).execute("begin; select pg_sleep(0)")
+        for _ in range(100):
+            found = look(teams.connect, warehouse.conn, "here", [hasty, calm]).changes.new
+            if found:
+                break
+            teams.run("select pg_sleep(0.05)")
+    assert [(one.kind, one.team, one.severity) for one in found] == [
+        ("idle_in_transaction", "hasty", "warning")
     ]

@@ -142,6 +142,14 @@ def test_what_lasts_is_told_again_after_the_time_of_its_route_and_never_where_it
     assert told_at(hourly, once, 130) == [(0, "warning")]
 
 
+def test_how_often_it_came_meanwhile_stands_in_what_is_told_again():
+    route, known = Route("r", repeat=timedelta(hours=1)), {}
+    for minute in (0, 20, 40, 60):
+        done = decide(route, known, [lasting()], NOON + timedelta(minutes=minute))
+        known = done.open
+    assert done.messages[0].body == "slot: it keeps the log (4 times)"
+
+
 def test_what_swings_is_told_again_only_where_it_is_worse_than_it_was_told():
     swings = {0: [lasting()], 1: [lasting("info")], 2: [lasting()], 3: [lasting("critical"), lasting()],
               4: [lasting("critical")], 5: [lasting()], 6: [lasting("critical")], 7: [lasting(over=True)]}  # fmt: skip
@@ -152,13 +160,13 @@ def test_what_swings_is_told_again_only_where_it_is_worse_than_it_was_told():
 @pytest.mark.parametrize(
     ("filters", "taken"),
     [
-        ({"subjects": ("erp*",)}, ["erp_slot"]), ({"teams": ("s?les",)}, ["erp_slot", "web_slot"]),
+        ({"subjects": ("erp*",)}, ["erp_slot"]), ({"teams": ("s?les", "x")}, ["erp_slot"]),
         ({"kinds": ("run_*", "drill")}, []), ({"kinds": ("finding_*",), "subjects": ("web_*", "x")}, ["web_slot"]),
         ({"severity": "critical"}, ["web_slot"]),
     ],
 )  # fmt: skip
 def test_a_route_takes_what_fits_all_of_its_patterns(filters, taken):
-    events = [lasting(subject="erp_slot", team="sales"), lasting("critical", "web_slot", team="sales")]
+    events = [lasting(subject="erp_slot", team="sales"), lasting("critical", "web_slot", team="web")]
     done = decide(Route("r", **filters), {}, events, NOON)
     assert sorted(subject for one in done.messages for _, subject in one.keys) == taken
 
