@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -84,6 +84,17 @@ def test_what_leaves_by_select_is_skipped_and_never_fine_without_the_extension(c
     seen = counting.look()
     assert seen.without == ()
     assert [one.kind for one in seen.changes.resolved] == ["exfiltration_select"]
+
+
+def test_an_administrator_that_may_not_read_the_statements_of_others_skips_them(counting):
+    counting.run("create extension pg_stat_statements", "create role platform login")
+    try:
+        as_platform = replace(counting, server=replace(counting.server, user="platform"))
+        assert "pg_monitor" in str(as_platform.look().without)
+        counting.run("grant pg_monitor to platform")
+        assert as_platform.look().without == ()
+    finally:
+        counting.run("drop role platform")
 
 
 def test_rows_that_a_login_was_given_by_select_are_told_and_what_it_brings_is_not(counting):

@@ -127,7 +127,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """What is looked at by itself, and the kinds of findings that stay unknown without it."""
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "rows that leave by select, and new statements (shared_preload_libraries = 'pg_stat_statements', then:"
-    " create extension pg_stat_statements)": ("exfiltration_select", "new_statement"),
+    " create extension pg_stat_statements; and pg_monitor to read it)": (
+        "exfiltration_select",
+        "new_statement",
+    ),
 }
 """The same of what PostgreSQL has only with an extension: its lack is said, and is no fault of the server."""
 

@@ -18,6 +18,8 @@ _WHERE: LiteralString = """
 select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace
  where e.extname = 'pg_stat_statements'
 """
+# Without this right the view has rows, and no statement in them: it would look as if nobody had read.
+_MAY_READ: LiteralString = "select pg_has_role(current_user, 'pg_read_all_stats', 'usage')"
 # Comments before the first word are passed over. Rows of `copy … from`, `insert` and their like came in.
 _READS: LiteralString = r"^(\s|/\*.*?\*/|--[^\n]*\n|\()*(select|with|table|values|fetch)\y"
 _COPIES_OUT: LiteralString = r"^(\s|/\*.*?\*/|--[^\n]*\n)*copy\y.*\yto\s+(stdout|program|['$])"
@@ -45,7 +47,7 @@ def read_statements(connections: Iterable[psycopg.Connection[Any]]) -> Statement
     """
     for conn in connections:
         found = conn.execute(_WHERE).fetchone()
-        if found is None:
+        if found is None or conn.execute(_MAY_READ).fetchone() != (True,):
             continue
         try:
             with conn.transaction():
