@@ -85,6 +85,14 @@ class OwnServer:
         """Make a primary of a standby."""
         self._run("pg_ctl", "promote", "-w", "-D", self.data)
 
+    def follow(self, primary: OwnServer, **settings: str) -> None:
+        """Make a standby of a server that was stopped and has nothing that the other lacks; it runs then."""
+        (self.data / "standby.signal").touch()
+        self.account.take(self.data / "standby.signal")
+        self.start(
+            primary_conninfo=f"host=127.0.0.1 port={primary.port} user={_USER} dbname=postgres", **settings
+        )
+
     def copy(self, folder: Path, **settings: str) -> OwnServer:
         """A standby of this server that follows it, not started."""
         other = OwnServer(folder, self.programs, self.account, {**self.settings, **settings})

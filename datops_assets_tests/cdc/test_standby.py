@@ -14,6 +14,7 @@ from datops_assets.cdc.snapshot import end_stream
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
 from datops_assets_tests.cdc.servers import OwnServer, own_server, standby_of
+from datops_assets_tests.cdc.test_source_failures import again, followed_in
 from datops_assets_tests.cdc.test_streaming import streaming, until
 from datops_assets_tests.conftest import TestWarehouse
 
@@ -291,4 +292,107 @@ def test_a_slot_that_its_primary_ended_needs_a_person(warehouse: TestWarehouse, 
             followed.drain()
         with pytest.raises(SourceRefusedError, match="wal_level"):
             followed.snapshot()
+        followed.source.close()
+
+
+@pytest.fixture
+def in_step(warehouse: TestWarehouse) -> Iterator[tuple[OwnServer, OwnServer, Followed]]:
+    """A primary, a standby that keeps its slots in step, and a stream on the primary whose slot has arrived there."""
+    with own_server(18) as primary:
+        with closing(primary.warehouse.connect()) as conn:
+            conn.execute("select pg_create_physical_replication_slot('standby')")
+        with standby_of(
+            primary, hot_standby_feedback="on", primary_slot_name="standby", sync_replication_slots="on"
+        ) as standby:
+            followed = followed_in(primary, warehouse)
+            with closing(standby.warehouse.connect()) as conn:
+
+                def is_copied() -> bool:
+                    followed.run("select pg_log_standby_snapshot()")
+                    followed.drain()
+                    query = "select synced and not temporary from pg_replication_slots where slot_name = %s"
+                    return conn.execute(query, (followed.stream.slot,)).fetchone() == (True,)
+
+                until(is_copied)
+            yield primary, standby, followed
+            followed.source.close()
+
+
+def has_rows(server: OwnServer, count: int) -> bool:
+    with closing(server.warehouse.at("shop").connect()) as conn:
+        return bool(conn.execute("select count(*) = %s from t", (count,)).fetchone() == (True,))
+
+
+@pytest.mark.slow
+def test_a_switchover_and_back(in_step: tuple[OwnServer, OwnServer, Followed]) -> None:
+    """Two new timelines; in between the old primary is a standby, and its own slot serves there too."""
+    primary, standby, followed = in_step
+    followed.run("insert into t values (2, 'on the first')")
+    until(lambda: has_rows(standby, 2))
+    followed.source.close()
+    primary.stop()
+    standby.promote()
+    again(followed, standby.warehouse.at("shop"))
+    followed.run("insert into t values (3, 'on the second'); update t set v = 'moved' where id = 1")
+    assert followed.drain().changes == 3
+    followed.require_equal()
+    with closing(standby.warehouse.connect()) as conn:
+        conn.execute("select pg_create_physical_replication_slot('primary')")
+    primary.follow(standby, primary_slot_name="primary", hot_standby_feedback="on")
+    until(lambda: has_rows(primary, 3))
+    followed.run("insert into t values (4, 'read from the standby')")
+    until(lambda: has_rows(primary, 4))
+    there = replace(followed, database=primary.warehouse.at("shop"))
+    assert there.drain().changes == 1
+    followed.run("insert into t values (5, 'before the way back')")
+    until(lambda: has_rows(primary, 5))
+    followed.source.close()
+    standby.stop()
+    primary.promote()
+    again(followed, primary.warehouse.at("shop"))
+    followed.run("delete from t where id = 2")
+    assert followed.drain().changes == 2
+    followed.require_equal()
+    assert len(followed.log("t")) == 6
+    assert find_stream(followed.warehouse.conn, "erp").state == "streaming"
+
+
+@pytest.mark.slow
+def test_a_running_stream_outlives_a_failover(in_step: tuple[OwnServer, OwnServer, Followed]) -> None:
+    """Its connection ends with the primary; where the standby had everything, the next one goes on there."""
+    primary, standby, followed = in_step
+    with streaming(followed) as (_, failed):
+        followed.run("insert into t select n, 'before' from generate_series(2, 300) n")
+        until(lambda: followed.warehouse.fetch("select count(*) from bronze.erp_t") == [(300,)])
+        until(lambda: has_rows(standby, 300))
+        followed.source.close()
+        primary.stop("immediate")
+        until(lambda: bool(failed))
+        assert isinstance(failed[0], SourceUnreachableError)
+    standby.promote()
+    again(followed, standby.warehouse.at("shop"))
+    with streaming(followed) as (_, failed):
+        followed.run("insert into t values (301, 'after')")
+        until(lambda: followed.warehouse.fetch("select count(*) from bronze.erp_t") == [(301,)])
+    assert failed == []
+    followed.require_equal()
+    assert len(followed.log("t")) == 300
+
+
+@pytest.mark.slow
+def test_a_failover_without_the_slot_needs_a_person(warehouse: TestWarehouse) -> None:
+    """Nobody kept it in step: what was not read is not known, and no copy is taken by itself."""
+    with own_server(18) as primary, standby_of(primary) as standby:
+        followed = followed_in(primary, warehouse)
+        until(lambda: followed.drain().changes == 0 and has_rows(standby, 1))
+        followed.source.close()
+        primary.stop("immediate")
+        standby.promote()
+        again(followed, standby.warehouse.at("shop"))
+        followed.run("insert into t values (2, 'after')")
+        for _ in range(2):
+            with pytest.raises(SourceRefusedError, match=r"the slot shop is gone; .*datops cdc resync erp"):
+                followed.drain()
+        followed.snapshot()
+        followed.require_equal()
         followed.source.close()
