@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from datops_assets.databases import Login, read_plan, rotate
+from datops_assets.databases import FileStore, Login, read_plan, rotate
 from datops_assets.errors import WarehouseError
+from datops_assets_tests.cdc.servers import own_server
+from datops_assets_tests.databases.conftest import Teams
 
 
 @pytest.fixture(params=["", "set, inherit"], ids=["as PostgreSQL comes", "createrole_self_grant"])
@@ -76,6 +78,20 @@ def test_where_logging_in_tells_nothing_it_is_said_and_apply_sets_the_password_a
         [step] = platform.apply(sales).done
         assert step.password == platform.secret(sales, "etl")
     assert "password" not in str(read_plan(platform.connect, sales, platform.store).cannot)
+
+
+@pytest.mark.slow
+def test_a_server_that_asks_for_no_password_tells_nothing_about_it(tmp_path):
+    """`trust` in pg_hba.conf lets everybody in: that a login gets in says nothing."""
+    with own_server() as server:
+        admin = Teams(server.warehouse, FileStore(tmp_path), "t")
+        admin.run("create role platform login createrole createdb")
+        platform = replace(admin, server=replace(admin.server, user="platform"))
+        sales = platform.declare(logins=(Login("etl", "writer"),))
+        platform.apply(sales)
+        found = read_plan(platform.connect, sales, platform.store)
+        assert "the password of etl is still the kept one" in str(found.cannot)
+        assert [step.password for step in platform.apply(sales).done] == [platform.secret(sales, "etl")]
 
 
 def test_a_login_that_was_put_off_or_ended_is_seen_without_a_try(platform):
