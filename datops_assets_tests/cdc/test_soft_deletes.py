@@ -74,6 +74,7 @@ def test_a_deleted_row_stays_with_its_last_values_and_says_when_and_by_which_cha
     assert held(soft, "id")[0] == {("2",), ("3",)}
 
 
+@pytest.mark.cdc_case(14)
 def test_a_key_that_comes_again_lives_and_the_mark_is_gone(soft: Followed) -> None:
     soft.run("delete from t where id = 1")
     soft.drain()
@@ -86,6 +87,7 @@ def test_a_key_that_comes_again_lives_and_the_mark_is_gone(soft: Followed) -> No
     assert held(soft, "id, v") == ({("1", "third"), ("2", "v2"), ("3", "v3")}, {("9", "short")})
 
 
+@pytest.mark.cdc_case(20)
 def test_a_truncate_marks_all_also_what_came_in_its_transaction(soft: Followed) -> None:
     soft.run("delete from t where id = 3")
     soft.run(
@@ -101,6 +103,7 @@ def test_a_truncate_marks_all_also_what_came_in_its_transaction(soft: Followed) 
     assert ops == [(2, "t"), (3, "d"), (4, "t")]
 
 
+@pytest.mark.cdc_case(15, 17)
 def test_a_moved_key_leaves_the_old_one_marked_also_where_it_left_out_values(soft: Followed) -> None:
     """Cases 15 and 17: the new key's row may stand where a marked one did."""
     soft.run("delete from t where id = 3")
@@ -144,6 +147,7 @@ def test_a_copy_anew_marks_what_it_lacks_and_keeps_what_was_marked(soft: Followe
     assert held(soft, "id, v") == ({("2", "back"), ("3", "v3"), ("4", "d")}, {("1", "v1")})
 
 
+@pytest.mark.cdc_case(55)
 def test_a_table_copied_for_its_columns_keeps_what_marked_rows_had(soft: Followed) -> None:
     """Case 55: a column that left, one of a type that holds no more what was there, one that is new."""
     soft.run("delete from t where id = 1")
@@ -168,6 +172,7 @@ def test_a_table_copied_for_its_columns_keeps_what_marked_rows_had(soft: Followe
     assert held(soft, "id, v, n")[1] == set()
 
 
+@pytest.mark.cdc_case(24)
 def test_our_columns_make_room_for_the_sources(soft: Followed) -> None:
     """Case 24: whatever the source calls its columns."""
     soft.run("delete from t where id = 1; alter table t add column _deleted_at timestamptz")
@@ -283,14 +288,14 @@ def test_the_document_declares_deletes_and_preflight_says_what_a_change_of_it_do
 OPS = st.lists(
     st.lists(
         st.tuples(
-            st.sampled_from(["put", "put", "touch", "touch", "grow", "delete", "delete", "move", "truncate"]),
-            st.integers(1, 4),
+            st.sampled_from(["delete", "put", "touch", "move", "grow", "truncate"]),
+            st.integers(1, 3),
             st.integers(1, 4),
         ),
         min_size=1,
         max_size=4,
     ),
-    min_size=3,
+    min_size=4,
     max_size=12,
 )
 
@@ -299,7 +304,7 @@ class Model:
     """What `deletes: soft` promises, in plain Python: each change counts."""
 
     def __init__(self) -> None:
-        self.live: dict[int, tuple[str, str]] = {}
+        self.live: dict[int, tuple[str, str]] = dict.fromkeys((1, 2, 3), ("v", "b"))
         self.marked: dict[int, tuple[str, str]] = {}
 
     def _put(self, key: int, row: tuple[str, str]) -> None:
@@ -352,6 +357,7 @@ def require_as_model(
     conn = followed.warehouse.conn
     followed.run("drop table if exists t cascade; create table t (id int primary key, v text, big text)")
     followed.run("alter table t alter big set storage external")
+    followed.run("insert into t select n, 'v', repeat('b', 2500) from generate_series(1, 3) n")
     conn.execute("drop table if exists silver.erp_t_history, silver.erp_t_history__copy")
     conn.execute("delete from datops.stream_histories")
     if conn.execute("select to_regclass('bronze.erp_t')").fetchone() != (None,):
@@ -384,7 +390,7 @@ def require_as_model(
         assert as_of(followed, place, columns) == rows, place
 
 
-STEPS = st.lists(st.sampled_from(["drain", "wait", "wait", "resync"]), min_size=1, max_size=5)
+STEPS = st.lists(st.sampled_from(["drain", "drain", "wait", "resync"]), min_size=1, max_size=5)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
