@@ -179,7 +179,9 @@ class _IncomingFile(Incoming):
             self._file.close()
         except OSError:  # a full disk says so again when the buffer is flushed
             pass
-        self._part.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
+            self._target.parent.rmdir()  # of a run that came to nothing, where nothing else is in it
 
 
 class StoreDestination(Destination):
@@ -210,7 +212,7 @@ class StoreDestination(Destination):
     def create(self, path: str) -> Incoming:
         """Begin an object."""
         with explained(self):
-            return _IncomingObject(self._store, self._path(path))
+            return _IncomingObject(self._store, self._path(path), self)
 
     def open(self, path: str) -> IO[bytes]:
         """Open an object."""
@@ -288,14 +290,16 @@ class _Object(io.BufferedIOBase):
 
 
 class _IncomingObject(Incoming):
-    def __init__(self, store: Any, path: str) -> None:
-        self._file = store.open(path, "wb")
+    def __init__(self, store: Any, path: str, of: Destination) -> None:
+        self._file, self._of = store.open(path, "wb"), of
 
     def write(self, data: bytes, /) -> object:
-        return self._file.write(data)
+        with explained(self._of):
+            return self._file.write(data)
 
     def commit(self) -> None:
-        self._file.close()
+        with explained(self._of):
+            self._file.close()
 
     def abandon(self) -> None:
         try:

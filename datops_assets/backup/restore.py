@@ -104,7 +104,7 @@ def plan_restore(
     if free < unpacked * _SPARE:
         problems.append(f"{staging} has {free} bytes free, unpacking needs {int(unpacked * _SPARE)}")
     steps = [f"fetch {len(artefacts)} artefact(s) from {destination.name} and hold each against its hash"]
-    with closing(target.at("postgres").connect()) as conn:
+    with closing(beside(target).connect()) as conn:
         exists = _exists(conn, target.dbname)
         same_server = _system(conn) == manifest.system_identifier
         major = conn.info.server_version // 10000
@@ -158,7 +158,7 @@ def restore_logical(
     with _timed(seconds, "fetch"):
         fetch(manifest, destination, keys, folder, wanted, jobs)
     hit("restore.fetched")
-    with closing(target.at("postgres").connect()) as admin:
+    with closing(beside(target).connect()) as admin:
         exists = _exists(admin, target.dbname)
         programs = fitting_programs(admin.info.server_version, pg_bin)
         if exists and not wanted.is_everything:
@@ -392,7 +392,7 @@ def _missing_roles(manifest: Manifest, target: Server) -> list[str]:
     for name, about in manifest.facts["objects"].items():
         if not name.startswith("role "):
             needed |= {about["owner"], *(grant.split(" ")[0] for grant in about["grants"])}
-    with closing(target.at("postgres").connect()) as conn:
+    with closing(beside(target).connect()) as conn:
         conn.execute("set search_path = pg_catalog")
         there = {name for (name,) in conn.execute("select oid::regrole::text from pg_roles")}
     lacking = sorted(needed - there - {None, "public"})
@@ -401,6 +401,11 @@ def _missing_roles(manifest: Manifest, target: Server) -> list[str]:
     return [
         f"{target.address} lacks the role(s) {', '.join(lacking)}; make them first, {ROLES} of the backup has them"
     ]
+
+
+def beside(target: Server) -> Server:
+    """A database of the same server from which the target can be made, renamed and looked for."""
+    return target.at("postgres" if target.dbname != "postgres" else "template1")
 
 
 def _exists(conn: psycopg.Connection[Any], name: str) -> bool:
@@ -424,15 +429,16 @@ def _system(conn: psycopg.Connection[Any]) -> int | None:
 def _swap(admin: psycopg.Connection[Any], filled: str, name: str) -> None:
     """Give the filled database its name; one that has it is moved aside."""
     try:
-        if _exists(admin, name):
-            admin.execute(
-                sql.SQL("alter database {} rename to {}").format(
-                    sql.Identifier(name), sql.Identifier(_aside(name))
+        with admin.transaction():  # killed in between, nobody would find a database of that name
+            if _exists(admin, name):
+                admin.execute(
+                    sql.SQL("alter database {} rename to {}").format(
+                        sql.Identifier(name), sql.Identifier(_aside(name))
+                    )
                 )
+            admin.execute(
+                sql.SQL("alter database {} rename to {}").format(sql.Identifier(filled), sql.Identifier(name))
             )
-        admin.execute(
-            sql.SQL("alter database {} rename to {}").format(sql.Identifier(filled), sql.Identifier(name))
-        )
     except psycopg.errors.ObjectInUse:
         raise BackupRefusedError(
             f"sessions use the database {name}; end them and run the restore again; the restored one is {filled}"

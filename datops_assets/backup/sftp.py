@@ -173,6 +173,7 @@ class _IncomingSftp(Incoming):
             self._file.close()
         with suppress(Exception):
             self._ftp.remove(self._part)
+            self._ftp.rmdir(posixpath.dirname(self._part))  # goes where nothing else is in it
         with suppress(Exception):
             self._ftp.close()
 

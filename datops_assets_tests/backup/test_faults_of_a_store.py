@@ -129,9 +129,10 @@ def test_the_network_cut_while_it_is_read_back(store: Store) -> None:
 
 @dataclass
 class Refusing:
-    """An S3 that knows the credentials no more."""
+    """An S3 that knows the credentials no more, or lets them read and not write."""
 
     port: int
+    reads: bool = False
 
 
 @pytest.fixture
@@ -142,10 +143,15 @@ def refusing() -> Iterator[Refusing]:
         def _refuse(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             self.rfile.read(length)
+            if self.command == "GET" and refusing.reads:
+                return self._say(200, b"<ListBucketResult><Name>landing</Name></ListBucketResult>")
             body = (
                 b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
             )
-            self.send_response(403)
+            return self._say(403, body)
+
+        def _say(self, status: int, body: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", "application/xml")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -159,7 +165,8 @@ def refusing() -> Iterator[Refusing]:
 
     server = ThreadingHTTPServer((HOST, 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Refusing(server.server_address[1])
+    refusing = Refusing(server.server_address[1])
+    yield refusing
     server.shutdown()
     server.server_close()
 
@@ -183,6 +190,21 @@ def test_credentials_that_have_expired(
     assert (entry["good"], entry["destinations"], entry["damaged_at"]) == (True, ["local"], [])
     document.write_text(plain)
     assert datops("run")["destinations"] == ["local", "second"]
+
+
+def test_credentials_that_may_read_and_not_write(
+    document: Path, refusing: Refusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_KEY", "testing")
+    monkeypatch.setenv("S3_SECRET", "testing-secret")
+    refusing.reads = True
+    at(document, refusing.port)
+    taken = datops("run", expect=1)
+    assert taken["destinations"] == ["local"]
+    assert "refuses us; check its credentials and rights" in taken["failed"]["second"]
+    assert [row["passed"] for row in datops("verify")] == [True]
+    (entry,) = datops("list")
+    assert (entry["good"], entry["destinations"], entry["damaged_at"]) == (True, ["local"], [])
 
 
 def test_a_store_alone_that_refuses_fails_the_run(

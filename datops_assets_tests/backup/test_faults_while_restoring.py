@@ -21,9 +21,9 @@ from datops_assets.backup.artefacts import Artefact, Member
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.drill import drill
 from datops_assets.backup.encryption import EncryptingWriter, Keys, new_key, parse_key
-from datops_assets.backup.logical import Taken
+from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
 from datops_assets.backup.packing import Packer
-from datops_assets.backup.restore import Wanted, fetch, plan_restore, read_content, restore_logical
+from datops_assets.backup.restore import Wanted, _swap, fetch, plan_restore, read_content, restore_logical
 from datops_assets.backup.server import Server
 from datops_assets.errors import (
     BackupDamagedError,
@@ -34,6 +34,7 @@ from datops_assets.errors import (
 )
 from datops_assets_tests.backup.conftest import Backed, datops
 from datops_assets_tests.backup.wire import wire_to
+from datops_assets_tests.conftest import TestWarehouse
 
 pytestmark = pytest.mark.backup_fault
 
@@ -177,6 +178,45 @@ def test_a_table_whose_type_the_database_lacks_leaves_nothing(backed: Backed, ta
     with pytest.raises(BackupError, match="nothing of it was kept"):
         restore(backed, taken, target, wanted=Wanted(schema="sales"))
     assert set(read_content(target, 1)) == {"public.kept"}
+
+
+def test_the_database_that_others_are_looked_for_from_is_replaced_too(
+    whole_server: Server, warehouse: TestWarehouse, tmp_path: Path
+) -> None:
+    source = whole_server.at("postgres")
+    backup = LogicalBackup(
+        "own", source, [FolderDestination("local", tmp_path / "kept")], Keys.of(parse_key("K", new_key())),
+        tmp_path / "staging",
+    )  # fmt: skip
+    with closing(source.connect()) as conn:
+        conn.execute("create table of_postgres as select 1 as a")
+    taken = take_logical(warehouse.conn, backup, why="test")
+    with closing(source.connect()) as conn:
+        conn.execute("drop table of_postgres")
+    done = restore_logical(
+        taken.manifest, backup.destinations[0], backup.keys, source, backup.staging, onto=source.address
+    )
+    assert done.findings == []
+    with closing(source.connect()) as conn:
+        assert conn.execute("select a from of_postgres").fetchone() == (1,)
+        conn.execute("drop table of_postgres")
+        (aside,) = conn.execute(
+            "select datname from pg_database where datname like 'postgres\\_\\_before%'"
+        ).fetchall()
+        conn.execute(f"drop database {aside[0]}")
+
+
+def test_a_name_is_given_from_one_database_to_the_other_at_once_or_not(
+    backed: Backed, target: Server
+) -> None:
+    """Half of it done would leave nobody a database of that name."""
+    filled = f"{target.dbname}_filled"
+    with closing(target.at("postgres").connect()) as admin:
+        admin.execute(f"create database {target.dbname}")
+        admin.execute(f"create database {filled}")
+        with closing(target.at(filled).connect()), pytest.raises(BackupRefusedError, match="sessions use"):
+            _swap(admin, filled, target.dbname)
+    assert is_there(target)
 
 
 @pytest.mark.slow

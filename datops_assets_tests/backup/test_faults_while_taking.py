@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -357,6 +358,31 @@ def test_a_clock_that_goes_back_an_hour(backed: Backed, document: Path) -> None:
     again = datops("run")["backup_id"]
     assert {row["backup_id"] for row in datops("prune", "--apply")} == {now}
     assert again in {row["backup_id"] for row in datops("list", "--at", "local")}
+
+
+def _faketime() -> str | None:
+    places = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return next((str(one) for one in places), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_faketime() is None, reason="libfaketime is not on this machine (Debian: faketime)")
+def test_our_own_clock_that_goes_back_an_hour(backed: Backed, document: Path) -> None:
+    """The process that takes it thinks it is earlier: its id sorts before the others, its times are the server's."""
+    document.write_text(document.read_text() + "retention: {last: 1}\n")
+    first = datops("run")["backup_id"]
+    code = "from datops_assets.cli import _app; _app()(['backup', 'run', '--config', 'backup.yaml'])"
+    environment = {**os.environ, "LD_PRELOAD": str(_faketime()), "FAKETIME": "-1h"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = datops("list")
+    (second,) = {row["backup_id"] for row in rows} - {first}
+    assert second < first
+    assert [row["backup_id"] for row in rows] == [first, second]
+    assert datops("drill")["backup_id"] == second
+    assert {row["backup_id"] for row in datops("prune", "--apply")} == {first}
+    assert [row["passed"] for row in datops("verify", "--all")] == [True, True]
+    assert datops("run")["destinations"] == ["local", "second"]
 
 
 def test_retention_during_a_run(document: Path, backed: Backed) -> None:
