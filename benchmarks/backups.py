@@ -23,9 +23,10 @@ from benchmarks.sides import Side, in_turn, run_shell
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.drill import drill
 from datops_assets.backup.encryption import Keys, new_key, parse_key
-from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
+from datops_assets.backup.logical import LogicalBackup, take_logical
 from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.restore import restore_logical
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.server import Server
 from datops_assets.resources.warehouse import Warehouse
 

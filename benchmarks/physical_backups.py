@@ -18,12 +18,12 @@ from benchmarks.harness import Bench, Comparison, memory_alone
 from benchmarks.sides import Side, in_turn, run_shell
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.encryption import Keys, new_key, parse_key
-from datops_assets.backup.logical import Taken
 from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.physical import PhysicalBackup, take_physical
 from datops_assets.backup.physical_drill import drill_physical
 from datops_assets.backup.physical_restore import Link, moment_of, plan_folder, restore_folder
 from datops_assets.backup.recovery import Target
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.server import Server
 from datops_assets.resources.warehouse import Warehouse
 

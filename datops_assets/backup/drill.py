@@ -20,7 +20,6 @@ import psycopg
 from datops_assets.backup import facts
 from datops_assets.backup.destinations import Destination
 from datops_assets.backup.encryption import Keys
-from datops_assets.backup.logical import free_bytes
 from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.restore import (
     Wanted,
@@ -30,6 +29,7 @@ from datops_assets.backup.restore import (
     read_content,
     restore_roles,
 )
+from datops_assets.backup.runs import free_bytes
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.errors import BackupDamagedError, BackupError, BackupRefusedError, LockTakenError
 from datops_assets.postgres.failpoints import hit

@@ -6,93 +6,53 @@ when it is taken (components).
 
 from __future__ import annotations
 
-import getpass
 import re
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 
 from datops_assets.backup import catalogue, facts
-from datops_assets.backup.destinations import MANIFEST, Destination
-from datops_assets.backup.encryption import Keys
-from datops_assets.backup.manifest import Manifest, folder_of, read_manifest, write_manifest
+from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.packing import Packer, packer_of
-from datops_assets.backup.server import Server, fitting_programs
-from datops_assets.errors import BackupDamagedError, BackupError, DatopsError, SourceUnreachableError
+from datops_assets.backup.runs import (
+    Backup,
+    BackupPlan,
+    Taken,
+    entered,
+    free_bytes,
+    now_of,
+    publish,
+    sweep,
+    working_folder,
+)
+from datops_assets.backup.server import fitting_programs
+from datops_assets.backup.source import as_source, ask_server, describe_database
+from datops_assets.errors import BackupError
 from datops_assets.postgres.failpoints import hit
 from datops_assets.postgres.ulid import new_ulid
 
 ROLES, TABLESPACES, DUMP = "roles.sql", "tablespaces.sql", "dump"
 TOC = f"{DUMP}/toc.dat"
-_LOOKED_FOR = timedelta(days=7)
-"""How long after a failed run its leftovers are looked for at the destinations."""
 _SPARE = 1.1
 """Free space that is asked for, by the size of the database with its indexes."""
 _TABLE_DATA = re.compile(r"^(\d+); 0 (\d+) TABLE DATA ")
 # What pg_dump says when a worker has closed the file of a table: its number is the file's name.
 _FINISHED = re.compile(r"pg_dump: finished item (\d+) TABLE DATA ")
-_DATABASE: LiteralString = """
-select json_build_object('encoding', pg_encoding_to_char(d.encoding), 'collate', d.datcollate, 'ctype', d.datctype,
-         'provider', d.datlocprovider, 'locale', {locale}, 'owner', d.datdba::regrole::text,
-         'settings', coalesce((select json_agg(x) from pg_db_role_setting s, unnest(s.setconfig) x
-                                where s.setdatabase = d.oid and s.setrole = 0), '[]'))
-  from pg_database d where d.datname = current_database()
-"""
-_SERVER: LiteralString = """
-select current_setting('server_version_num')::int, pg_database_size(current_database()), pg_is_in_recovery(),
-       (select system_identifier from pg_control_system()), (select timeline_id from pg_control_checkpoint())
-"""
 
 
 @dataclass(frozen=True)
-class BackupPlan:
-    """What a run would do. Nothing was changed to find out."""
+class LogicalBackup(Backup):
+    """What a person declares about the logical backups of one database; its staging folder needs room for the dump."""
 
-    name: str
-    kind: str
-    database: str
-    server_version: int
-    program: str
-    database_bytes: int
-    tables: int
-    destinations: dict[str, str]
-    encrypted_with: str | None
-    staging: str
-    staging_free_bytes: int
-    problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class LogicalBackup:
-    """What a person declares about the logical backups of one database."""
-
-    name: str
-    server: Server = field(repr=False)
-    destinations: Sequence[Destination]
-    keys: Keys
-    staging: Path
-    """Folder in which the dump is written before it is packed; needs room for it."""
-    pg_bin: Path | None = None
-    jobs: int = 2
     role_passwords: bool = False
     lock_timeout_s: int = 300
-
-
-@dataclass(frozen=True)
-class Taken:
-    """One backup that is good, and the destinations that do not have it."""
-
-    manifest: Manifest
-    failed: dict[str, str]
 
 
 def plan_logical(backup: LogicalBackup) -> BackupPlan:
@@ -177,34 +137,6 @@ def _take(
     return publish(conn, manifest, backup.destinations, backup.keys, failed)
 
 
-def publish(
-    conn: psycopg.Connection[Any], manifest: Manifest, destinations: Sequence[Destination], keys: Keys,
-    failed: dict[str, str],
-) -> Taken:  # fmt: skip
-    """Make a backup good: the manifest at every destination that has all artefacts, then the catalogue."""
-    text = write_manifest(manifest, keys)
-    there = []
-    for destination in destinations:
-        if destination.name in failed:
-            continue
-        try:
-            destination.write(f"{manifest.folder}/{MANIFEST}", text.encode())
-            there.append(destination.name)
-        except DatopsError as error:
-            failed[destination.name] = str(error)
-        except OSError as error:
-            failed[destination.name] = error.strerror or type(error).__name__
-    if not there:
-        raise BackupError(f"no destination takes the backup ({'; '.join(failed.values())})")
-    hit("backup.published")
-    catalogue.finish_run(conn, manifest, text, there, failed)
-    for destination in destinations:
-        if destination.name in failed:
-            with suppress(DatopsError, OSError):
-                destination.remove(manifest.folder)
-    return Taken(manifest, failed)
-
-
 def _dump_with_facts(
     backup: LogicalBackup,
     folder: Path,
@@ -260,20 +192,6 @@ def _dump_with_facts(
     return held, snapshot_at, lsn[0]
 
 
-@contextmanager
-def as_source(server: Server) -> Iterator[None]:
-    """Say of a broken connection that it is the source's. The driver's text may hold values."""
-    try:
-        yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        state = getattr(error, "sqlstate", None) or type(error).__name__
-        raise SourceUnreachableError(f"reading {server.address} broke off ({state}); try again") from None
-    except psycopg.Error as error:
-        raise BackupError(
-            f"{server.address} refused to be read ({type(error).__name__}, SQLSTATE {error.sqlstate})"
-        ) from None
-
-
 def _dump_roles(backup: LogicalBackup, folder: Path, programs: Any) -> None:
     base = [programs.path("pg_dumpall"), "--no-password", f"--database={backup.server.dbname}"]
     hidden = [] if backup.role_passwords else ["--no-role-passwords"]
@@ -314,32 +232,6 @@ def _require_all_rows(held: Mapping[str, Any]) -> None:
         )
 
 
-def describe_database(conn: psycopg.Connection[Any]) -> dict[str, Any]:
-    """Encoding, locale, owner and settings of the database."""
-    version_ = conn.info.server_version
-    locale: LiteralString = (
-        "d.datlocale" if version_ >= 170000 else "d.daticulocale" if version_ >= 150000 else "null"
-    )
-    query = _DATABASE.replace("{locale}", locale)
-    row = conn.execute(query if version_ >= 150000 else query.replace("d.datlocprovider", "'c'")).fetchone()
-    assert row is not None
-    return row[0]
-
-
-def ask_server(conn: psycopg.Connection[Any]) -> tuple[int, int, bool, int, int]:
-    """Version, bytes of the database, whether in recovery, system identifier, timeline."""
-    row = conn.execute(_SERVER).fetchone()
-    assert row is not None
-    return row
-
-
-def now_of(conn: psycopg.Connection[Any]) -> datetime:
-    """The server's clock."""
-    row = conn.execute("select clock_timestamp()").fetchone()
-    assert row is not None
-    return row[0]
-
-
 def _lacks_room(backup: LogicalBackup, size: int) -> list[str]:
     needed = int(size * _SPARE)
     free = free_bytes(backup.staging)
@@ -353,100 +245,3 @@ def _lacks_room(backup: LogicalBackup, size: int) -> list[str]:
                 f"the destination {destination.name} has {left} bytes free, expected {size // 10} or more"
             )
     return lacking
-
-
-def free_bytes(folder: Path) -> int:
-    """What the disk has left that holds, or will hold, a folder."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-@contextmanager
-def entered(
-    conn: psycopg.Connection[Any], name: str, backup_id: str, kind: str, database: str, parent: str | None,
-    who: str | None, why: str,
-) -> Iterator[tuple[datetime, str]]:  # fmt: skip
-    """Enter a run, and note why it failed if it does."""
-    started_at, by = now_of(conn), who or _me()
-    catalogue.enter_run(conn, backup_id, name, kind, database, parent, started_at, by, why)
-    hit("backup.entered")
-    try:
-        yield started_at, by
-    except Exception as error:
-        reason = str(error) if isinstance(error, DatopsError) else type(error).__name__
-        with suppress(psycopg.Error):
-            catalogue.fail_run(conn, backup_id, reason)
-        raise
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-@contextmanager
-def working_folder(staging: Path, name: str) -> Iterator[Path]:
-    """A private folder that is gone afterwards."""
-    folder = staging / name
-    folder.mkdir(parents=True, mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(
-    conn: psycopg.Connection[Any], name: str, destinations: Sequence[Destination], staging: Path, keys: Keys
-) -> None:
-    """Put right what killed runs of this name left: the good are entered, the half written are removed.
-
-    Called with the name's lock held: what says it runs does not.
-    """
-    lately = now_of(conn) - _LOOKED_FOR
-    for entry in catalogue.list_backups(conn, name):
-        if entry.state in ("running", "died"):
-            shutil.rmtree(staging / entry.backup_id, ignore_errors=True)
-            if not adopt(conn, name, entry.backup_id, destinations, keys):
-                catalogue.fail_run(conn, entry.backup_id, "the process that took it was killed")
-        elif entry.state == "failed" and entry.started_at >= lately:
-            for destination in destinations:
-                with suppress(DatopsError, OSError):
-                    _remove_half(destination, folder_of(name, entry.backup_id))
-
-
-def adopt(
-    conn: psycopg.Connection[Any], name: str, backup_id: str, destinations: Sequence[Destination], keys: Keys
-) -> bool:
-    """Enter a backup that stands finished at a destination; whether there is one. Half a copy is removed."""
-    there, found = [], None
-    for destination in destinations:
-        folder = folder_of(name, backup_id)
-        try:
-            text = destination.read(f"{folder}/{MANIFEST}").decode()
-            manifest = read_manifest(text, f"{destination.name}: {folder}/{MANIFEST}", keys)
-        except (FileNotFoundError, BackupDamagedError, UnicodeDecodeError):
-            with suppress(DatopsError, OSError):
-                _remove_half(destination, folder)
-            continue
-        if _is_whole(destination, manifest):
-            there.append(destination.name)
-            found = (manifest, text)
-    if found is None:
-        return False
-    catalogue.finish_run(conn, *found, there, {})
-    return True
-
-
-def _is_whole(destination: Destination, manifest: Manifest) -> bool:
-    files = destination.list_files(manifest.folder)
-    return all(files.get(artefact.name) == artefact.bytes for artefact in manifest.artefacts)
-
-
-def _remove_half(destination: Destination, folder: str) -> None:
-    """Remove artefacts that no manifest stands beside."""
-    files = destination.list_files(folder)
-    if files and MANIFEST not in files:
-        destination.remove(folder)

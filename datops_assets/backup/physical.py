@@ -11,9 +11,8 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -24,13 +23,12 @@ import psycopg
 from datops_assets.backup import catalogue, facts
 from datops_assets.backup.artefacts import Artefact, Member, Packing, unpack
 from datops_assets.backup.destinations import Destination
-from datops_assets.backup.encryption import Keys
-from datops_assets.backup.logical import (
+from datops_assets.backup.manifest import Kind, Manifest, folder_of
+from datops_assets.backup.moment import Moment, NoMomentError, hold_moment
+from datops_assets.backup.runs import (
+    Backup,
     BackupPlan,
     Taken,
-    as_source,
-    ask_server,
-    describe_database,
     entered,
     free_bytes,
     now_of,
@@ -38,11 +36,10 @@ from datops_assets.backup.logical import (
     sweep,
     working_folder,
 )
-from datops_assets.backup.manifest import Kind, Manifest, folder_of
-from datops_assets.backup.moment import Moment, NoMomentError, hold_moment
 from datops_assets.backup.server import Server, fitting_programs
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import ServerManifest, compare_members, read_server_manifest
+from datops_assets.backup.source import as_source, ask_server, describe_database
 from datops_assets.backup.tablespaces import Tablespace, copy_by_archives, read_tablespaces
 from datops_assets.backup.tar_stream import read_entries
 from datops_assets.backup.wal_segments import segment_name
@@ -75,17 +72,9 @@ select format('%s.%s', n.nspname, c.relname), s.seqincrement * (32 + s.seqcache)
 
 
 @dataclass(frozen=True)
-class PhysicalBackup:
+class PhysicalBackup(Backup):
     """What a person declares about the physical backups of one server."""
 
-    name: str
-    server: Server = field(repr=False)
-    destinations: Sequence[Destination]
-    keys: Keys
-    staging: Path
-    """Folder for the log behind the backup, some segments."""
-    pg_bin: Path | None = None
-    jobs: int = 2
     content: bool = True
     """Whether every table of the database is hashed at the backup's moment: one full read of it."""
 

@@ -20,11 +20,11 @@ import psycopg
 from datops_assets.backup import facts
 from datops_assets.backup.destinations import Destination
 from datops_assets.backup.encryption import Keys
-from datops_assets.backup.logical import free_bytes
 from datops_assets.backup.manifest import Manifest
 from datops_assets.backup.physical import DATA, WAL
 from datops_assets.backup.recovery import RecoveringServer, Target
 from datops_assets.backup.restore import Wanted, fetch
+from datops_assets.backup.runs import free_bytes
 from datops_assets.backup.server import Server
 from datops_assets.backup.server_manifest import NAME as SERVER_MANIFEST
 from datops_assets.backup.server_manifest import compare_members, read_server_manifest

@@ -36,8 +36,8 @@ from datops_assets.backup.log_start import (
     read_source,
     require_same_server,
 )
-from datops_assets.backup.logical import as_source
 from datops_assets.backup.server import Server, fitting_programs
+from datops_assets.backup.source import as_source
 from datops_assets.backup.wal_segments import is_history, is_segment, segment_name, start_of, timeline_of
 from datops_assets.errors import BackupError, LockTakenError
 from datops_assets.postgres.failpoints import hit

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from datops_assets.backup.catalogue import BackupEntry, list_backups
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.encryption import Keys, new_key, parse_key
-from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
+from datops_assets.backup.logical import LogicalBackup, take_logical
 from datops_assets.backup.physical import PhysicalBackup
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.server import Server
 from datops_assets.backup.verify import Verified, verify
 from datops_assets.cli import _app

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 
 from datops_assets.backup.catalogue import BackupEntry, list_backups
-from datops_assets.backup.logical import Taken
 from datops_assets.backup.physical import PhysicalBackup, take_physical
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.verify import Verified, verify
 from datops_assets_tests.conftest import TestWarehouse
 

@@ -21,9 +21,10 @@ from datops_assets.backup.artefacts import Artefact, Member
 from datops_assets.backup.destinations import FolderDestination
 from datops_assets.backup.drill import drill
 from datops_assets.backup.encryption import EncryptingWriter, Keys, new_key, parse_key
-from datops_assets.backup.logical import LogicalBackup, Taken, take_logical
+from datops_assets.backup.logical import LogicalBackup, take_logical
 from datops_assets.backup.packing import Packer
 from datops_assets.backup.restore import Wanted, _swap, fetch, plan_restore, read_content, restore_logical
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.server import Server
 from datops_assets.errors import (
     BackupDamagedError,

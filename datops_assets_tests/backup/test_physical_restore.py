@@ -16,7 +16,6 @@ import pytest
 
 from datops_assets.backup import physical_restore
 from datops_assets.backup.drill import Drilled
-from datops_assets.backup.logical import Taken
 from datops_assets.backup.physical import plan_physical
 from datops_assets.backup.physical_drill import drill_physical
 from datops_assets.backup.physical_restore import (
@@ -27,6 +26,7 @@ from datops_assets.backup.physical_restore import (
     restore_folder,
 )
 from datops_assets.backup.recovery import RecoveringServer, Target
+from datops_assets.backup.runs import Taken
 from datops_assets.backup.server import Server
 from datops_assets.errors import BackupDamagedError, BackupRefusedError
 from datops_assets.resources.embedded import EmbeddedServer

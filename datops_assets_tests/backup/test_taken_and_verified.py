@@ -166,6 +166,7 @@ def test_a_run_killed_at_any_stage_leaves_nothing_that_counts(backed: Backed, st
         "from datops_assets.postgres import failpoints\nfrom datops_assets.backup.logical import *\n"
         "from datops_assets.backup.encryption import Keys, parse_key\n"
         "from datops_assets.backup.destinations import FolderDestination\n"
+        "from datops_assets.backup.server import Server\n"
         "say = json.load(sys.stdin)\nfailpoints.arm(say['stage'])\n"
         "backup = LogicalBackup('erp', Server(say['server']), [FolderDestination('local', Path(say['folder']))],"
         " Keys.of(parse_key('TEST_KEY', say['key'])), Path(say['staging']))\n"

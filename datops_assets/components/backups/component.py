@@ -20,7 +20,7 @@ from datops_assets.config.settings import find_project_root
 
 if TYPE_CHECKING:
     from datops_assets.backup.catalogue import BackupEntry
-    from datops_assets.backup.logical import Taken
+    from datops_assets.backup.runs import Taken
 
 AGE, VERIFIED, DRILLED = "age", "verified", "drilled"
 DRILL = "drill"

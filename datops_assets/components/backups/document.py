@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -255,16 +255,7 @@ class BackupDocument(Part):
         """What the engine needs to know."""
         from datops_assets.backup.logical import LogicalBackup
 
-        return LogicalBackup(
-            name=self.backup,
-            server=self.server(settings),
-            destinations=self.open_destinations(settings),
-            keys=self.keys(),
-            staging=staging_of(settings),
-            pg_bin=settings.pg_bin,
-            jobs=self.logical.jobs,
-            role_passwords=self.logical.role_passwords,
-        )
+        return LogicalBackup(**self._shared(settings), role_passwords=self.logical.role_passwords)
 
     def physical_backup(self, settings: Settings) -> PhysicalBackup:
         """What the engine needs to know of physical backups.
@@ -277,11 +268,14 @@ class BackupDocument(Part):
             raise DeclarationError(
                 [f"{self.backup} declares no physical backups, expected `physical: {{}}` in its document"]
             )
-        return PhysicalBackup(
-            name=self.backup, server=self.server(settings), destinations=self.open_destinations(settings),
-            keys=self.keys(), staging=staging_of(settings), pg_bin=settings.pg_bin, jobs=self.logical.jobs,
-            content=self.physical.content,
-        )  # fmt: skip
+        return PhysicalBackup(**self._shared(settings), content=self.physical.content)
+
+    def _shared(self, settings: Settings) -> dict[str, Any]:
+        """What backups of every kind are declared with."""
+        return {
+            "name": self.backup, "server": self.server(settings), "destinations": self.open_destinations(settings),
+            "keys": self.keys(), "staging": staging_of(settings), "pg_bin": settings.pg_bin, "jobs": self.logical.jobs,
+        }  # fmt: skip
 
     def log_stream(self, settings: Settings) -> LogStream:
         """What the engine needs to know of the log.

@@ -10,8 +10,8 @@ from datops_assets.components.catalogue import Catalogue
 from datops_assets.errors import BackupError
 
 if TYPE_CHECKING:
-    from datops_assets.backup.logical import BackupPlan, Taken
     from datops_assets.backup.manifest import Kind
+    from datops_assets.backup.runs import BackupPlan, Taken
 
 
 def plan_run(document: BackupDocument, catalogue: Catalogue, kind: Kind = "logical") -> BackupPlan:

@@ -71,8 +71,8 @@ def rebuild(document: BackupDocument, catalogue: Catalogue) -> tuple[list[Manife
     """
     from datops_assets.backup import catalogue as noted
     from datops_assets.backup.destinations import MANIFEST
-    from datops_assets.backup.logical import adopt
     from datops_assets.backup.manifest import folder_of, read_manifest
+    from datops_assets.backup.runs import adopt
     from datops_assets.backup.verify import list_at
     from datops_assets.backup.wal import enter_found
 
