@@ -92,6 +92,8 @@ def server() -> Iterator[Warehouse]:
     _sweep_killed_runs()
     folder = scratch.scratch_folder(f"datops-test-{os.getpid()}-")
     embedded = EmbeddedServer(folder / "postgres", durable=False)
+    embedded.folder.mkdir()
+    (embedded.folder / "own.conf").write_text("max_wal_size = '512MB'\n")  # it may lie in memory
     address = embedded.start()
     yield check_version(
         Warehouse(address.host, address.port, address.user, "postgres", address.password, embedded=True)
