@@ -21,6 +21,8 @@ LONG = {
     ("tutorials", "pipelines.md"),
     ("tutorials", "plugins.md"),
     ("sources", "databases.md"),
+    ("sources", "files.md"),
+    ("sources", "rest.md"),
     ("sources", "write-a-source.md"),
     ("docs", "backup.md"),
 }

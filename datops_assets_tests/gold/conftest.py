@@ -26,7 +26,6 @@ SILVER_SHOP = Path(__file__).with_name("silver_shop.sql")
 NETWORK_GUARD = Path(__file__).with_name("network_guard")
 
 Build = Callable[..., dg.ExecuteInProcessResult]
-_numbers = iter(range(1, 10**9))
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Built:
 def built(server: Warehouse, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """The shop, built from nothing by processes that may not ask the network."""
     home = tmp_path_factory.mktemp("gold-home")
-    with _copy(server, template) as database:
+    with _copy(server, template, name="built") as database:
         with database.connect() as conn:
             conn.execute(SILVER_SHOP.read_bytes())
         # Taken back before the first test: tests of other folders run in this process too.
@@ -66,8 +65,11 @@ def built(server: Warehouse, template: str, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def shop(server: Warehouse, built: Built) -> Iterator[TestWarehouse]:
-    """A copy of the database after that build, to change and build again."""
-    with _copy(server, built.warehouse.dbname) as database, database.connect() as conn:
+    """A copy of the database after that build, to change and build again.
+
+    Its name is always the same: dbt parses the project anew for another connection.
+    """
+    with _copy(server, built.warehouse.dbname, name="shop") as database, database.connect() as conn:
         yield TestWarehouse(database, conn)
 
 
@@ -93,9 +95,9 @@ def _build(settings: Settings, project: Path, **arguments: Any) -> dg.ExecuteInP
 
 
 @contextmanager
-def _copy(server: Warehouse, template: str) -> Iterator[Warehouse]:
+def _copy(server: Warehouse, template: str, *, name: str) -> Iterator[Warehouse]:
     """A copy of a database of the test server, for the length of a with block."""
-    name = f"datops_gold_{os.getpid()}_{next(_numbers)}"
+    name = f"datops_gold_{os.getpid()}_{name}"
     with server.connect() as conn:
         conn.execute(f"create database {name} template {template} strategy file_copy")
         yield server.at(name)

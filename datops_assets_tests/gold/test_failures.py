@@ -125,6 +125,7 @@ def test_the_guard_sees_dbt_looking_outside(tmp_path: Path, monkeypatch: pytest.
     assert attempts and not any("127.0.0.1" in attempt or "localhost" in attempt for attempt in attempts)
 
 
+@pytest.mark.slow  # test_nothing_looked_outside holds the same of every build, by a guard
 @pytest.mark.skipif(not can_unshare(), reason="needs Linux and the right to make a network namespace")
 def test_gold_is_built_where_there_is_no_network(shop: TestWarehouse, built: Built) -> None:
     """A namespace without even a loopback interface; the server is reached by its Unix socket."""
