@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from datops_assets.cdc import marked, mirror
-from datops_assets.cdc.bronze import FollowedTable
+from datops_assets.cdc.bronze import FollowedTable, identifiers
 from datops_assets.cdc.mirror import Place
 from datops_assets.cdc.splice import BinaryRows, Numbering, Rows, TextRows
 
@@ -69,7 +69,7 @@ def new_rows(table: FollowedTable, numbering: Numbering, *, binary: bool) -> Row
 
 def copy_rows(conn: psycopg.Connection[Any], batch: Batch) -> None:
     """Write the collected rows into the log; they are merged later."""
-    if batch.rows.is_empty:
+    if batch.rows.is_empty or _inserted(conn, batch):
         return
     statement = sql.SQL("copy {} ({}) from stdin (format {})").format(
         batch.table.changes, sql.SQL(", ").join(batch.table.log_columns), sql.SQL(batch.rows.format)
@@ -78,6 +78,31 @@ def copy_rows(conn: psycopg.Connection[Any], batch: Batch) -> None:
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         for piece in batch.rows.take():
             copy.write(piece)
+
+
+def _inserted(conn: psycopg.Connection[Any], batch: Batch) -> bool:
+    """Copy rows straight into the mirror where no log is kept, all are new, and nothing waits to be merged before them.
+
+    returns    False: nothing was written, and they go the other way. So also where a key is there already.
+    """
+    table, rows = batch.table, batch.rows
+    if table.is_logged or batch.copied or not isinstance(rows, BinaryRows) or rows.first <= batch.since:
+        return False
+    pieces = rows.inserts()
+    if pieces is None:
+        return False
+    statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+        table.mirror, identifiers([column.name for column in table.columns])
+    )
+    try:
+        with conn.transaction(), conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for piece in pieces:
+                copy.write(piece)
+    except psycopg.errors.UniqueViolation:
+        return False
+    rows.let_go()
+    _merged(batch)
+    return True
 
 
 def merge(conn: psycopg.Connection[Any], batch: Batch) -> None:

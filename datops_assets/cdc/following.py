@@ -279,9 +279,15 @@ class Following:
 
     def _change(self, data: bytes) -> None:
         batch = self._relations.batch_of(int.from_bytes(data[1:5]))
-        if batch is not None:  # else a table that the stream does not follow
+        if batch is None:
+            return  # a table that the stream does not follow
+        if data[:6] in self._relations.plain and len(data) < _LARGE_ROW_BYTES:
+            batch.rows.messages.append(data)  # the first change since the table was told of
+            batch.rows.numbers.append(self._numbering.next)
+            self._numbering.next += 1
+        else:
             self._change_one(batch, data)
-            self._collected += len(data)
+        self._collected += len(data)
 
     def _change_one(self, batch: Batch, data: bytes) -> None:
         kind, marker = data[0], data[5]

@@ -1,7 +1,7 @@
 """The connection that follows a source's log: receive in a thread of its own, acknowledge what is durable.
 
 psycopg has no replication API, but hands out libpq's connection; START_REPLICATION opens a COPY in
-both directions there. All calls on it are made by one thread, because libpq allows no other.
+both directions there (copy_both.py). All calls on it are made by one thread, because libpq allows no other.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import psycopg
 from psycopg import pq, sql
 
 from datops_assets.cdc import wire
+from datops_assets.cdc.copy_both import CopyBoth, begin_copy
 from datops_assets.errors import SourceRefusedError, SourceUnreachableError
 from datops_assets.postgres.lsn import format_lsn, parse_lsn
 
@@ -149,8 +150,9 @@ class Receiver:
         """
         given_up_at = time.monotonic() + _SLOT_FREE_WITHIN_S
         while True:
-            result = self._pgconn.exec_(self._command)
-            if result.status == pq.ExecStatus.COPY_BOTH:
+            result = begin_copy(self._pgconn, self._command)
+            if isinstance(result, CopyBoth):
+                self._copy = result
                 self._thread.start()
                 return self
             said = result.error_message.decode(errors="replace").strip().partition("\n")[0]
@@ -226,40 +228,23 @@ class Receiver:
             if readable and size - seen < _WORTH_WAKING_BYTES:
                 time.sleep(_PAUSE_S)
             seen = size
-            self._pgconn.consume_input()
+            self._copy.fill()
         self._tell()
 
     def _take(self, batch: list[bytes]) -> int:
         """Add what has arrived to the batch; returns its bytes, 0 where nothing has."""
-        read, size = self._pgconn.get_copy_data, 0
-        last: memoryview | None = None
-        while size < _BATCH_BYTES:
-            length, data = read(1)
-            if length <= 0:
-                if length < 0:
-                    raise psycopg.OperationalError("the stream ended")
-                break
-            size += length
-            if data[0] == wire.XLOG_DATA:
-                batch.append(bytes(data[wire.HEADER_BYTES :]))
-                last = data
-            elif data[0] == wire.KEEPALIVE:
-                if self._tells_places:
-                    batch.append(bytes(data))
-                wants_reply = wire.read_keepalive(data).wants_reply
-                if wants_reply:
-                    self._tell()
-        if last is not None:
-            self._received = max(self._received, wire.read_header(last)[0])
-        return size
+        taken = self._copy.take(batch, with_keepalives=self._tells_places)
+        self._received = max(self._received, taken.received)
+        if taken.wants_reply:
+            self._tell()
+        return taken.size
 
     def _tell(self) -> None:
         now_us = int((datetime.now(UTC) - _EPOCH).total_seconds() * 1_000_000)
         # A source that decodes what is not ours for minutes sends nothing by itself: it is asked for a sign of life.
         asks = self._tells_places or time.monotonic() - self.heard_at > _STATUS_EVERY_S / 2
         status = wire.write_status(self._flushed, now_us, received=self._received, wants_reply=asks)
-        self._pgconn.put_copy_data(status)
-        self._pgconn.flush()
+        self._copy.put(status)
 
     def _offer(self, batch: list[bytes], size: int) -> bool:
         with self._changed:

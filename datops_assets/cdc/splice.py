@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from datops_assets.cdc.wire import Begin
+from datops_assets.cdc.wire import INSERT, Begin
 from datops_assets.postgres.lsn import format_lsn
 
 _NULL_KIND, _UNCHANGED_KIND = ord("n"), ord("u")
@@ -39,6 +39,7 @@ _META_LAYOUT = [
     ("mask_size", ">i4"),
 ]  # fmt: skip
 _META_BYTES = 59
+_COUNT_BYTES = 2
 _AT_ONCE = 8192
 """Rows that are spliced at once: their bytes stay in the processor's cache."""
 _FEWEST_AT_ONCE = 16
@@ -114,6 +115,11 @@ class Rows(ABC):
     def is_empty(self) -> bool:
         """Whether there is nothing to take."""
         return not self.messages and not self._parts
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Commit LSN and place in its transaction of the first whole message that was not taken yet."""
+        return self._numbering.place(self.numbers[0]) if self.numbers else self.last
 
     def add(self, op: bytes, data: bytes, at: int) -> None:
         """Add the row that begins at `at` as the next change."""
@@ -221,6 +227,24 @@ class BinaryRows(Rows):
         meta = [self._head, self._seq.pack(8, seq), b"\0\0\0\x01", op, self._tail, _NULL_FIELD]
         self._parts.append(b"".join(meta) + _NULL_FIELD * self._columns)
 
+    def inserts(self) -> list[bytes] | None:
+        """The rows as one COPY stream without our columns, where they are all inserts; they are not taken by that."""
+        messages = self.messages
+        if self._parts or len(messages) < _FEWEST_AT_ONCE or set(map(itemgetter(0), messages)) != {INSERT}:
+            return None
+        pieces = [_BINARY_SIGNATURE]
+        for at in range(0, len(messages), _AT_ONCE):
+            spliced, left = splice_many(messages[at : at + _AT_ONCE], None, None, self._columns)
+            if left:
+                return None
+            pieces.append(spliced)
+        return [*pieces, _BINARY_TRAILER]
+
+    def let_go(self) -> None:
+        """Forget all rows: they are in the mirror."""
+        self.last = max(self.last, self._numbering.place(self.numbers[-1]))
+        self.messages, self.numbers = [], []
+
     def _splice(self, messages: list[bytes], numbers: list[int]) -> bytes:
         if len(messages) < _FEWEST_AT_ONCE:
             return super()._splice(messages, numbers)
@@ -301,26 +325,27 @@ def _escaped(value: bytes) -> bytes:
 
 
 def splice_many(
-    messages: list[bytes], numbers: list[int], numbering: Numbering, columns: int
+    messages: list[bytes], numbers: list[int] | None, numbering: Numbering | None, columns: int
 ) -> tuple[bytes, list[int]]:
     """Rows of binary COPY out of many messages at once: column by column over all rows, never row by row.
 
     messages   inserts, updates without an old row, deletes: their row begins at the 7th byte
-    numbers    of the changes, growing
+    numbers    of the changes, growing; None, as `numbering`: the rows without our columns
     returns    the rows, and the positions of messages that were left out: a value in them is left out or
                is text, so they need a mask, or are not for this form
     """
     import numpy as np
 
     # In front of each message room is made, so that with its header it is as long as our columns in the row.
-    room = bytes(_META_BYTES - _HEADER_BYTES)
+    has_meta = numbers is not None and numbering is not None
+    room = bytes(_META_BYTES - _HEADER_BYTES if has_meta else 0)
     raw = room + room.join(messages)
     whole = np.frombuffer(raw + bytes(8), dtype=np.uint8)
     lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages)) + len(room)
     begins = np.cumsum(lengths) - lengths
-    at = begins + _META_BYTES
+    at = begins + len(room) + _HEADER_BYTES
     kept = np.ones(len(raw), dtype=bool)
-    out_at = np.full(len(messages), _META_BYTES, dtype=np.int64)
+    out_at = np.full(len(messages), _META_BYTES if has_meta else _COUNT_BYTES, dtype=np.int64)
     is_left = (whole[at - 2].astype(np.int64) << 8 | whole[at - 1]) != columns
     nulls: list[tuple[Any, Any]] = []
     for _ in range(columns):
@@ -343,24 +368,39 @@ def splice_many(
         rest = np.flatnonzero(~is_left).tolist()
         if not rest:
             return b"", left
-        spliced, _ = splice_many([messages[n] for n in rest], [numbers[n] for n in rest], numbering, columns)
+        chosen = None if numbers is None else [numbers[n] for n in rest]
+        spliced, _ = splice_many([messages[n] for n in rest], chosen, numbering, columns)
         return spliced, left
-    meta = _meta(np.asarray(numbers, dtype=np.int64), numbering, columns)
-    meta["op"] = whole[begins + len(room)] | _LOWER
-    body = whole[: len(raw)].copy()
-    # Rows begin where room was made: as many bytes as our columns take, all of them kept.
-    body[(begins[:, None] + np.arange(_META_BYTES)).ravel()] = meta.view(np.uint8)
-    if not nulls:
-        return body[kept].tobytes(), []
-    out_begins = np.cumsum(out_at) - out_at
-    out = np.full(int(out_at.sum()), 0xFF, dtype=np.uint8)
+    body = whole[: len(raw)]
+    if numbers is not None and numbering is not None:
+        meta = _meta(np.asarray(numbers, dtype=np.int64), numbering, columns)
+        meta["op"] = whole[begins + len(room)] | _LOWER
+        body = body.copy()
+        # Rows begin where room was made: as many bytes as our columns take, all of them kept.
+        body[(begins[:, None] + np.arange(_META_BYTES)).ravel()] = meta.view(np.uint8)
+    else:  # a message has the number of its columns where a row has it
+        kept[(begins[:, None] + np.arange(_HEADER_BYTES - _COUNT_BYTES)).ravel()] = False
+    values = body[kept]
+    return (_with_nulls(values, out_at, nulls) if nulls else values).tobytes(), []
+
+
+def _with_nulls(values: Any, sizes: Any, nulls: list[tuple[Any, Any]]) -> Any:
+    """Rows with the fields that are null put between those that are not.
+
+    sizes      of the whole rows
+    nulls      of each column: which rows, and how far into each
+    """
+    import numpy as np
+
+    begins = np.cumsum(sizes) - sizes
+    out = np.full(int(sizes.sum()), 0xFF, dtype=np.uint8)
     is_value = np.ones(len(out), dtype=bool)
     for rows, offsets in nulls:
-        places = out_begins[rows] + offsets
+        places = begins[rows] + offsets
         for byte in range(4):
             is_value[places + byte] = False
-    out[is_value] = body[kept]
-    return out.tobytes(), []
+    out[is_value] = values
+    return out
 
 
 def _sizes(whole: Any, at: Any) -> Any:

@@ -74,6 +74,44 @@ def test_one_transaction_larger_than_what_is_held_at_once(
     t.require_equal()
 
 
+def test_inserts_go_straight_into_the_mirror_and_what_comes_after_them_finds_them(
+    t: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = []
+    monkeypatch.setattr("datops_assets.cdc.mirror.merge_once_each", lambda *_: staged.append(1))
+    t.run(
+        "insert into t select n, 'a', case n % 3 when 0 then repeat('x', 3000) end from generate_series(21, 99) n"
+    )
+    assert (t.drain().changes, staged) == (79, [])
+    t.require_equal()
+    monkeypatch.undo()
+    monkeypatch.setattr("datops_assets.cdc.following._WRITE_BYTES", 2000)
+    t.run(
+        "insert into t select n, 'b' from generate_series(100, 199) n; update t set amount = 'c' where id > 150;"
+        " delete from t where id < 170; insert into t select n, 'd' from generate_series(1, 120) n"
+    )
+    t.drain()
+    t.require_equal()
+
+
+def test_messages_that_libpq_hands_out_are_the_same(t: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over TLS: the socket's bytes are not for us."""
+    monkeypatch.setattr("datops_assets.cdc.copy_both._first_byte", lambda _: b"N")
+    t.run(
+        "insert into t select n, repeat('a', n * 20) from generate_series(21, 2000) n; delete from t where id < 9"
+    )
+    assert t.drain().changes == 1980 + 8
+    t.require_equal()
+
+
+def test_a_key_that_is_in_the_mirror_already_is_brought_the_other_way(t: Followed) -> None:
+    """The mirror becomes what the source says, also where somebody wrote into it."""
+    t.warehouse.conn.execute("insert into bronze.erp_t values (30, 'not of the source')")
+    t.run("insert into t select n, 'a' from generate_series(21, 99) n")
+    t.drain()
+    t.require_equal()
+
+
 @pytest.mark.cdc_case(55)
 def test_columns_that_come_go_and_change_their_type(t: Followed) -> None:
     t.run("alter table t add note text; insert into t values (21, 'a', 'b', 'c')")

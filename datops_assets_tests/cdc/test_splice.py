@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datops_assets.cdc.splice import BinaryRows, Numbering, TextRows, splice_many
+from datops_assets.cdc.splice import _FEWEST_AT_ONCE, BinaryRows, Numbering, TextRows, splice_many
 from datops_assets.cdc.wire import Begin
 
 COLUMNS = 4
@@ -30,9 +30,9 @@ def message(kind: str, fields: list[object], value_kind: bytes = b"b") -> bytes:
     return b"".join(parts)
 
 
-def parsed(copied: bytes) -> dict[tuple[int, int], tuple[object, ...]]:
-    """Rows of binary COPY without head and end, by (commit_lsn, seq)."""
-    at, found = 0, {}
+def fields_of(copied: bytes) -> list[list[bytes | None]]:
+    """Rows of binary COPY without head and end."""
+    at, found = 0, []
     while at < len(copied):
         (count,) = struct.unpack_from(">h", copied, at)
         at += 2
@@ -42,9 +42,16 @@ def parsed(copied: bytes) -> dict[tuple[int, int], tuple[object, ...]]:
             at += 4
             fields.append(None if size < 0 else copied[at : at + size])
             at += max(size, 0)
-        lsn, seq, *rest = fields
-        found[struct.unpack(">Q", lsn)[0], struct.unpack(">q", seq)[0]] = tuple(rest)
+        found.append(fields)
     return found
+
+
+def parsed(copied: bytes) -> dict[tuple[int, int], tuple[object, ...]]:
+    """Rows of binary COPY without head and end, by (commit_lsn, seq)."""
+    return {
+        (struct.unpack(">Q", lsn)[0], struct.unpack(">q", seq)[0]): tuple(rest)
+        for lsn, seq, *rest in fields_of(copied)
+    }
 
 
 def numbered(changes: list[tuple[str, list[object]]]) -> tuple[Numbering, list[bytes], list[int]]:
@@ -83,6 +90,29 @@ def test_many_at_once_are_what_they_are_one_by_one(changes: list[tuple[str, list
         assert (mask is None) == (not holes)
         if mask is not None:
             assert [n for _, n in struct.iter_unpack(">ih", mask[20:])] == holes
+
+
+@pytest.mark.cdc_case(13)
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(values.filter(lambda v: v is not ...), min_size=COLUMNS, max_size=COLUMNS), max_size=60)
+)
+def test_inserts_without_our_columns_are_what_was_sent(fields: list[list[object]]) -> None:
+    numbering, messages, numbers = numbered([("I", row) for row in fields])
+    rows = BinaryRows(COLUMNS, numbering)
+    rows.messages, rows.numbers = messages, numbers
+    pieces = rows.inserts()
+    assert rows.count == len(fields), "they are taken only once they are in the mirror"
+    if len(fields) < _FEWEST_AT_ONCE:
+        assert pieces is None
+        return
+    assert pieces is not None
+    assert fields_of(b"".join(pieces[1:-1])) == fields
+    rows.let_go()
+    assert rows.is_empty
+    assert rows.last == numbering.place(len(fields) - 1)
+    rows.messages, rows.numbers = [*messages, message("D", fields[0])], [*numbers, len(fields)]
+    assert rows.inserts() is None
 
 
 @pytest.mark.cdc_case(5, 13)
