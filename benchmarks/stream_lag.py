@@ -33,7 +33,7 @@ def measure(bench: Bench) -> None:
     spawn = multiprocessing.get_context("spawn")
     with (
         bench.database() as warehouse,
-        bench_source(bench) as source,
+        bench_source() as source,
         ProcessPoolExecutor(2, spawn) as processes,
     ):
         stream = stream_of(source)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.harness import Bench, Comparison, memory_alone
+from benchmarks.harness import Bench, Comparison, bench_server, memory_alone
 from benchmarks.stream_peers import DEBEZIUM, debezium
 from datops_assets.cdc import ChangeStream, StreamedTable, drain, lease, take_snapshot
 from datops_assets.cdc.drain import emit
@@ -34,30 +34,31 @@ _OTHER_SLOTS = ("alone", "debezium")
 
 def measure(bench: Bench) -> None:
     """Readers of the same log, one after the other; then one transaction of five million rows."""
-    with bench.database() as warehouse, bench_source(bench) as source:
-        stream = stream_of(source)
+    with bench.database() as warehouse, bench.database() as other, bench_source() as source:
+        stream, unlogged = stream_of(source), stream_of(source, is_logged=False)
         parameters = dict(source.parameters())
-        with warehouse.connect() as conn, source.connect() as at_source:
+        with warehouse.connect() as conn, other.connect() as conn_alone, source.connect() as at_source:
             subscribe(conn, at_source, source)
-            with lease(conn, "erp"):
-                take_snapshot(conn, warehouse.connect, parameters, stream)
+            for at, to, one in ((conn, warehouse, stream), (conn_alone, other, unlogged)):
+                with lease(at, "erp"):
+                    take_snapshot(at, to.connect, parameters, one)
             for slot in _OTHER_SLOTS:
                 at_source.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
             _write(source)
+            at_source.execute("checkpoint")
             bench.settle()
             native = _catch_up_natively(conn, at_source)
             bench.settle()
-            alone = _read_alone(at_source, parameters)
+            read = _read_alone(at_source, parameters)
             bench.settle()
-            with lease(conn, "erp"):
-                done = drain(conn, parameters, stream)
-            assert done.changes == CHANGES, done
-            _require_equal(conn, at_source)
+            mirror = _catch_up(conn_alone, at_source, parameters, unlogged)
+            bench.settle()
+            both = _catch_up(conn, at_source, parameters, stream)
             bench.settle()
             engine = debezium(source, "debezium", "datops_erp", CHANGES, bench.folder)
-            for slot in _OTHER_SLOTS:
+            for slot in (*_OTHER_SLOTS, unlogged.slot):
                 at_source.execute("select pg_drop_replication_slot(%s)", (slot,))
-            _compare(bench, done.seconds, native=native, alone=alone, engine=engine)
+            _compare(bench, both, mirror, native=native, read=read, engine=engine)
             at_source.execute(
                 f"insert into public.orders select {ROW} from generate_series(10000001, {10_000_000 + LARGE}) n"
             )
@@ -69,25 +70,49 @@ def measure(bench: Bench) -> None:
             ))  # fmt: skip
 
 
-def _compare(bench: Bench, seconds: float, *, native: float, alone: float, engine: float | None) -> None:
-    note = f"{CHANGES} changes of 10 columns; change log and mirror written"
-    ours = {"seconds": seconds, "changes_per_s": CHANGES / seconds}
+def _compare(
+    bench: Bench, both: float, mirror: float, *, native: float, read: float, engine: float | None
+) -> None:
+    """Seconds of each reader: log and mirror written, mirror alone, PostgreSQL's own, nothing written, Debezium."""
+    subscription, nothing = _figures(native), _figures(read)
     bench.add(Comparison(
-        "cdc.catch_up.vs_native_subscription", native / seconds, 1.5, ours,
-        {"seconds": native, "changes_per_s": CHANGES / native}, f"{note}; the subscription writes the mirror only",
+        "cdc.catch_up.limit.vs_native_subscription", native / read, None, nothing, subscription,
+        "the slot is read and nothing is written: what the source's sender leaves any reader of it to reach here",
     ))  # fmt: skip
-    bench.add(Comparison("cdc.catch_up.vs_slot_read", alone / seconds, None, ours, {"seconds": alone}, note))
-    if engine is not None:
+    for name, seconds, aim, written in (
+        ("cdc.catch_up", both, 1.5, "change log and mirror written"),
+        ("cdc.catch_up.mirror_alone", mirror, 1.5, "mirror written"),
+    ):
+        note, ours = f"{CHANGES} changes of 10 columns; {written}", _figures(seconds)
         bench.add(Comparison(
-            "cdc.catch_up.vs_debezium", engine / seconds, 1, ours, {"seconds": engine},
-            f"{note}; {DEBEZIUM} hands the changes to Python as JSON and writes nothing",
+            f"{name}.vs_native_subscription", native / seconds, aim, ours, subscription,
+            f"{note}; the subscription writes the mirror only",
         ))  # fmt: skip
+        bench.add(Comparison(f"{name}.vs_slot_read", read / seconds, None, ours, nothing, note))
+        if engine is not None:
+            bench.add(Comparison(
+                f"{name}.vs_debezium", engine / seconds, 1, ours, _figures(engine),
+                f"{note}; {DEBEZIUM} hands the changes to Python as JSON and writes nothing",
+            ))  # fmt: skip
 
 
-def stream_of(source: Warehouse) -> ChangeStream:
+def _figures(seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "changes_per_s": CHANGES / seconds}
+
+
+def _catch_up(conn: Any, source: Any, parameters: dict[str, Any], stream: ChangeStream) -> float:
+    with lease(conn, "erp"):
+        done = drain(conn, parameters, stream)
+    assert done.changes == CHANGES, done
+    _require_equal(conn, source)
+    return done.seconds
+
+
+def stream_of(source: Warehouse, *, is_logged: bool = True) -> ChangeStream:
     """The stream that follows a bench source's table."""
-    table = StreamedTable("orders", "public", "orders")
-    return ChangeStream("erp", f"datops_{source.dbname}"[:60], "datops_erp", (table,))
+    table = StreamedTable("orders", "public", "orders", is_logged=is_logged)
+    slot = f"{'log' if is_logged else 'mirror'}_{source.dbname}"[:60]
+    return ChangeStream("erp", slot, "datops_erp", (table,))
 
 
 def _drain_alone(warehouse: Warehouse, parameters: dict[str, Any], stream: ChangeStream) -> None:
@@ -96,23 +121,20 @@ def _drain_alone(warehouse: Warehouse, parameters: dict[str, Any], stream: Chang
 
 
 @contextmanager
-def bench_source(bench: Bench) -> Iterator[Warehouse]:
-    """A database to follow: one table, published, and empty."""
-    name = f"bench_source_{time.monotonic_ns()}"
-    with bench.warehouse.connect() as admin:
-        admin.execute(f"create database {name}")
-        source = bench.warehouse.at(name)
+def bench_source() -> Iterator[Warehouse]:
+    """A database to follow: one table, published, and empty.
+
+    On a server of its own: a slot reads through all that its server writes, so each reader would read what those
+    before it wrote into the warehouse.
+    """
+    with bench_server() as server:
+        with server.warehouse.connect() as conn:
+            conn.execute("create database bench_source")
+        source = server.warehouse.at("bench_source")
         with source.connect() as conn:
             conn.execute(TABLE)
             conn.execute("create publication datops_erp for table public.orders")
-        try:
-            yield source
-        finally:
-            admin.execute(
-                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s",
-                (name,),
-            )
-            admin.execute(f"drop database {name} with (force)")
+        yield source
 
 
 def subscribe(conn: Any, source: Any, where: Warehouse) -> None:
