@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from datops_assets.cdc import ChangeStream, Finding, find_stream, has_news, preflight, read_slot, slots
@@ -396,3 +398,61 @@ def test_a_failover_without_the_slot_needs_a_person(warehouse: TestWarehouse) ->
         followed.snapshot()
         followed.require_equal()
         followed.source.close()
+
+
+class _UndoneError(Exception):
+    """A savepoint that is rolled back."""
+
+
+def _write_until(ended: threading.Event, pair: Pair, seed: int) -> None:
+    """Transactions of several statements, with savepoints that are rolled back or kept, some of them long."""
+    draws = random.Random(seed)
+    with closing(pair.primary.warehouse.at(pair.name).connect()) as conn:
+        while not ended.is_set():
+            with (
+                suppress(psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected),
+                conn.transaction(),
+            ):
+                for _ in range(draws.randint(1, 5)):
+                    with suppress(_UndoneError), conn.transaction():
+                        low = draws.randint(1, 3000)
+                        conn.execute(
+                            "insert into t select n, %s from generate_series(%s::int, %s::int) n"
+                            " on conflict (id) do update set v = excluded.v",
+                            (f"v{draws.random()}", low, low + draws.randint(0, 80)),
+                        )
+                        if draws.random() < 0.3:
+                            conn.execute("delete from t where id between %s and %s", (low, low + 20))
+                        if draws.random() < 0.3:
+                            conn.execute("update t set id = -id where id = %s", (low + 30,))
+                        if draws.random() < 0.3:
+                            raise _UndoneError
+                    if draws.random() < 0.05:
+                        ended.wait(0.3)
+
+
+@pytest.mark.cdc_case(34)
+@pytest.mark.slow
+def test_writers_throughout_a_snapshot_of_a_standby(pair: Pair, warehouse: TestWarehouse) -> None:
+    """The snapshot that a standby exports has each transaction whole or not at all, its savepoints too."""
+    pair.run("insert into t select n, 'old' from generate_series(2, 2000) n")
+    followed = begun(pair, warehouse)
+    for round_ in range(5):
+        ended = threading.Event()
+        writers = [
+            threading.Thread(target=_write_until, args=(ended, pair, 10 * round_ + n), daemon=True)
+            for n in range(3)
+        ]
+        for writer in writers:
+            writer.start()
+        try:
+            with pair.talkative():
+                followed.snapshot()
+            followed.drain()
+        finally:
+            ended.set()
+            for writer in writers:
+                writer.join()
+        pair.catch_up()
+        assert followed.drain().transactions > 0
+        followed.require_equal()
