@@ -171,6 +171,7 @@ def write_results(comparisons: list[Comparison]) -> None:
         "machine": {
             "cores": os.cpu_count(),
             "memory_gb": round(psutil.virtual_memory().total / 1024**3),
+            "load_average": round(os.getloadavg()[0], 1),
             "system": platform.system(),
             "python": platform.python_version(),
         },
