@@ -403,6 +403,7 @@ def test_whatever_is_done_the_mirror_is_as_the_model(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(transactions=OPS, steps=STEPS, logged=st.booleans())
 def test_whatever_is_done_the_mirror_is_as_the_model_at_length(
