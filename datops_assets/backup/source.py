@@ -30,6 +30,12 @@ def as_source(server: Server) -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if "max_locks_per_transaction" in (error.diag.message_hint or ""):
+            # Whoever comes last finds no room: pg_dump says the same of itself (server.py).
+            raise BackupError(
+                f"{server.address} has no room for a lock on each table at once;"
+                " raise its max_locks_per_transaction and restart it"
+            ) from None
         state = getattr(error, "sqlstate", None) or type(error).__name__
         raise SourceUnreachableError(f"reading {server.address} broke off ({state}); try again") from None
     except psycopg.Error as error:
