@@ -20,7 +20,7 @@ import pytest
 
 from datops_assets.cdc import Drained, find_stream, lease
 from datops_assets.cdc.drain import emit, opened
-from datops_assets.cdc.following import Following
+from datops_assets.cdc.following import Following, Mark
 from datops_assets.cdc.replication import Receiver, replication_connection
 from datops_assets.errors import LockTakenError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed, mirror_alone
@@ -292,7 +292,7 @@ def test_what_is_delivered_again_is_not_applied_again(orders: Followed, half: bo
             arguments = (wire, orders.stream.slot, orders.stream.publication, entry.applied_lsn)
             with Recording(*arguments, binary=True) as receiver:
                 Following(conn, source, orders.stream, entry, done).follow(
-                    receiver, ("datops", b"second"), 1e9, lambda _: None, lambda: False
+                    receiver, Mark("datops", b"second"), 1e9, lambda _: None, lambda: False
                 )
             if half:  # as after a crash behind the first mark: only what follows it is new
                 middle = next(n for n, data in enumerate(receiver.kept) if data.endswith(b"first"))
@@ -301,7 +301,7 @@ def test_what_is_delivered_again_is_not_applied_again(orders: Followed, half: bo
             again.kept = receiver.kept
             after = find_stream(conn, "erp")
             Following(conn, source, orders.stream, after, done).follow(
-                again, ("datops", b"second"), 1e9, lambda _: None, lambda: False
+                again, Mark("datops", b"second"), 1e9, lambda _: None, lambda: False
             )
     rows, places = conn.execute(
         "select count(*), count(distinct (_commit_lsn, _seq)) from bronze.erp_orders_changes"

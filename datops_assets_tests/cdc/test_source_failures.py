@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +160,13 @@ def followed_in(server: OwnServer, warehouse: TestWarehouse) -> Followed:
     )
 
 
+def rows_of_t(standby: OwnServer) -> int | None:
+    """None until the standby has the database and the table."""
+    with suppress(psycopg.Error, WarehouseError), closing(standby.warehouse.at("shop").connect()) as conn:
+        return int(conn.execute("select count(*) from t").fetchall()[0][0])
+    return None
+
+
 @pytest.mark.cdc_case(49)
 @pytest.mark.slow
 def test_a_standby_that_took_over_too_early(warehouse: TestWarehouse) -> None:
@@ -168,8 +175,7 @@ def test_a_standby_that_took_over_too_early(warehouse: TestWarehouse) -> None:
         followed = followed_in(primary, warehouse)
         followed.run("insert into t values (2, 'everywhere')")
         followed.drain()
-        with closing(standby.warehouse.at("shop").connect()) as conn:
-            until(lambda: conn.execute("select count(*) from t").fetchone() == (2,))
+        until(lambda: rows_of_t(standby) == 2)
         standby.stop()
         followed.run(
             "insert into t select n, repeat('on the primary alone', 50) from generate_series(3, 3000) n"
