@@ -29,69 +29,64 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check documents without touching a warehouse or a file they name."""
-    from datops_assets.components.declarations import (
-        BACKUPS,
-        EXPORTS,
-        STREAMS,
-        TEAM_DATABASES,
-        Declared,
-        read_declared,
-    )
     from datops_assets.components.editor_schema import editor_schema
-    from datops_assets.components.references import check_references
-    from datops_assets.components.streams.document import check_streams
-    from datops_assets.config.settings import read_settings
 
     if schema is not None:
         schema.write_text(json.dumps(editor_schema(), indent=2) + "\n", encoding="utf-8")
-    root = read_settings().project_root
-    given = paths or []
-    kinds: dict[str, Kind[Any]] = {
-        "streams": STREAMS,
-        "databases": TEAM_DATABASES,
-        "backups": BACKUPS,
-        "exports": EXPORTS,
-    }
-    meant = {name: [path for path in given if kind.is_meant_by(path)] for name, kind in kinds.items()}
-    others = [path for paths in meant.values() for path in paths]
-    of_pipelines = [path for path in given if path not in others]
-    folders = [path for path in given if path.is_dir()]
-    found: dict[str, list[Any]] = {}
-    of_others: list[str] = []
-    for name, kind in kinds.items():
-        wanted = [*folders, *meant[name]]
-        found[name], problems = kind.read_all(root, wanted) if wanted or not given else ([], [])
-        of_others += problems
-    if of_pipelines or not given:
-        declared = read_declared(root, of_pipelines, found["streams"])
-    else:
-        declared = Declared([], check_references([], found["streams"]))
-    declared.problems.extend(of_others)
-    declared.problems.extend(check_streams(found["streams"], declared.documents))
-    problems = [
-        *declared.problems,
-        *(_failed_tests([*declared.documents, *found["streams"]]) if tests else []),
-    ]
+    pipelines, others, problems = _read(paths or [])
+    if tests:
+        problems += _failed_tests([*pipelines, *others["stream"]])
+    kinds = _other_kinds()
     if as_json:
         say_json(
             {
                 "valid": not problems,
                 "problems": problems,
-                "pipelines": [loaded.document.pipeline for loaded in declared.documents],
-                **{name: [kind.name_of(one) for one in found[name]] for name, kind in kinds.items()},
+                "pipelines": [loaded.document.pipeline for loaded in pipelines],
+                **{f"{noun}s": [kind.name_of(one) for one in others[noun]] for noun, kind in kinds.items()},
             }
         )
+        raise typer.Exit(2 if problems else 0)
     if problems:
-        if as_json:
-            raise typer.Exit(2)
         raise DeclarationError(problems)
-    if not as_json:
-        if declared.documents or not any(found.values()):
-            tables = sum(len(loaded.document.tables) for loaded in declared.documents)
-            typer.echo(f"{len(declared.documents)} pipeline(s) with {tables} table(s) are valid")
-        for name, kind in kinds.items():
-            if found[name]:
-                typer.echo(f"{len(found[name])} {kind.noun}(s) are valid")
+    if pipelines or not any(others.values()):
+        tables = sum(len(loaded.document.tables) for loaded in pipelines)
+        typer.echo(f"{len(pipelines)} pipeline(s) with {tables} table(s) are valid")
+    for noun, found in others.items():
+        if found:
+            typer.echo(f"{len(found)} {noun}(s) are valid")
+
+
+def _other_kinds() -> dict[str, Kind[Any]]:
+    """Every kind of document beside pipelines, by its noun."""
+    from datops_assets.components.declarations import BACKUPS, EXPORTS, STREAMS, TEAM_DATABASES
+
+    return {kind.noun: kind for kind in (STREAMS, TEAM_DATABASES, BACKUPS, EXPORTS)}
+
+
+def _read(given: list[Path]) -> tuple[list[LoadedDocument], dict[str, list[Any]], list[str]]:
+    """Read the documents at some paths, or all of the project: pipelines, the others by noun, what is wrong."""
+    from datops_assets.components.declarations import Declared, read_declared
+    from datops_assets.components.references import check_references
+    from datops_assets.components.streams.document import check_streams
+    from datops_assets.config.settings import read_settings
+
+    root, kinds = read_settings().project_root, _other_kinds()
+    meant = {noun: [path for path in given if kind.is_meant_by(path)] for noun, kind in kinds.items()}
+    of_pipelines = [path for path in given if all(path not in paths for paths in meant.values())]
+    folders = [path for path in given if path.is_dir()]
+    others: dict[str, list[Any]] = {}
+    of_others: list[str] = []
+    for noun, kind in kinds.items():
+        wanted = [*folders, *meant[noun]]
+        others[noun], problems = kind.read_all(root, wanted) if wanted or not given else ([], [])
+        of_others += problems
+    if of_pipelines or not given:
+        declared = read_declared(root, of_pipelines, others["stream"])
+    else:
+        declared = Declared([], check_references([], others["stream"]))
+    between = check_streams(others["stream"], declared.documents)
+    return declared.documents, others, [*declared.problems, *of_others, *between]
 
 
 def _failed_tests(documents: Sequence[LoadedDocument | LoadedStream]) -> list[str]:
