@@ -49,7 +49,7 @@ test: $(ENVIRONMENT) ## the tests that CI runs (ARGS="-k word" for some of them)
 
 .PHONY: test-all
 test-all: $(ENVIRONMENT) ## every test, the slow ones too
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@DATOPS_TESTS_ON_DISK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: dev
 dev: $(ENVIRONMENT) ## the environment, and checks before each commit

@@ -93,7 +93,8 @@ def server() -> Iterator[Warehouse]:
     folder = scratch.scratch_folder(f"datops-test-{os.getpid()}-")
     embedded = EmbeddedServer(folder / "postgres", durable=False)
     embedded.folder.mkdir()
-    (embedded.folder / "own.conf").write_text("max_wal_size = '512MB'\n")  # it may lie in memory
+    # It may lie in memory; a slot may wait for the longest test nevertheless.
+    (embedded.folder / "own.conf").write_text("max_wal_size = '512MB'\nmax_slot_wal_keep_size = '16GB'\n")
     address = embedded.start()
     yield check_version(
         Warehouse(address.host, address.port, address.user, "postgres", address.password, embedded=True)

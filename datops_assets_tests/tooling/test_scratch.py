@@ -35,3 +35,13 @@ def test_shared_memory_that_is_small_or_runs_no_programs_is_left_alone(
 
 def test_where_there_is_no_shared_memory_it_is_tmp(tmp_path: Path) -> None:
     assert scratch_root(tmp_path / "shm") == Path("/tmp")
+
+
+def test_who_asks_for_the_disk_gets_it(
+    memory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy = memory("size=64g")
+    monkeypatch.delenv("DATOPS_TESTS_ON_DISK", raising=False)
+    assert scratch_root(roomy) == roomy
+    monkeypatch.setenv("DATOPS_TESTS_ON_DISK", "1")
+    assert scratch_root(roomy) == Path("/tmp")
