@@ -146,11 +146,16 @@ class Receiver:
         """Begin to receive.
 
         raises     SourceRefusedError: the slot is gone, or its log was dropped
-                   SourceUnreachableError: somebody else reads it
+                   SourceUnreachableError: somebody else reads it, or the connection was lost
         """
         given_up_at = time.monotonic() + _SLOT_FREE_WITHIN_S
         while True:
-            result = begin_copy(self._pgconn, self._command)
+            try:
+                result = begin_copy(self._pgconn, self._command)
+            except psycopg.OperationalError:
+                raise SourceUnreachableError(
+                    f"the source closed the connection when the slot {self._slot} was to be read; try again"
+                ) from None
             if isinstance(result, CopyBoth):
                 self._copy = result
                 self._thread.start()

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from datops_assets.cdc import Progress, drain, lease, stream_changes, take_snapshot
-from datops_assets.cdc.replication import read_fork, replication_connection
+from datops_assets.cdc.replication import Receiver, read_fork, replication_connection
 from datops_assets.components.streams import running
 from datops_assets.errors import DatopsError, LockTakenError, SourceRefusedError, SourceUnreachableError
 from datops_assets_tests.cdc.conftest import Followed
@@ -200,7 +200,8 @@ def test_a_network_that_is_cut_again_and_again(t: Followed) -> None:
                     t.run(f"insert into t values ({number}, 'x')")
                 time.sleep(0.1 * round_)
                 proxy.cut()
-                until(lambda failed=failed: bool(failed))
+                # Again where there was nothing to cut yet.
+                until(lambda failed=failed: bool(failed) or bool(proxy.cut()))
             assert isinstance(failed[0], SourceUnreachableError), failed
     finally:
         proxy.close()
@@ -239,6 +240,20 @@ def test_a_network_cut_at_a_command_allows_another_try(
 def fork_through(parameters: dict[str, Any]) -> int:
     with replication_connection(parameters) as conn:
         return read_fork(conn, 1, 1)
+
+
+@pytest.mark.cdc_case(46)
+def test_a_connection_that_is_lost_before_the_slot_is_read_allows_another_try(t: Followed) -> None:
+    proxy = Proxy(t.parameters["host"], int(t.parameters["port"]))
+    try:
+        with replication_connection({**t.parameters, "host": "127.0.0.1", "port": proxy.port}) as conn:
+            receiver = Receiver(conn, t.stream.slot, t.stream.publication, 0, binary=True)
+            proxy.cut()
+            conn.pgconn.exec_(b"IDENTIFY_SYSTEM")  # the end is seen
+            with pytest.raises(SourceUnreachableError, match="closed the connection"), receiver:
+                pass
+    finally:
+        proxy.close()
 
 
 @pytest.mark.cdc_case(46)
