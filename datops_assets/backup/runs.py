@@ -29,8 +29,8 @@ _LOOKED_FOR = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Backup:
-    """What a person declares about backups of one name, whatever kind they are of."""
+class Declared:
+    """What a person declares about all that is kept of one server under one name: backups, and its log."""
 
     name: str
     server: Server = field(repr=False)
@@ -39,6 +39,12 @@ class Backup:
     staging: Path
     """Folder for what is on its way: a dump before it is packed, the log behind a copy."""
     pg_bin: Path | None = None
+
+
+@dataclass(frozen=True)
+class Backup(Declared):
+    """What a person declares about backups, whatever kind they are of."""
+
     jobs: int = 2
 
 

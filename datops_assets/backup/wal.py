@@ -26,7 +26,6 @@ from typing import Any, LiteralString
 import psycopg
 
 from datops_assets.backup.destinations import Destination
-from datops_assets.backup.encryption import Keys
 from datops_assets.backup.log_archive import LogFile, folder_of_log, parse_name
 from datops_assets.backup.log_copies import Copied, Keepers
 from datops_assets.backup.log_start import (
@@ -36,7 +35,8 @@ from datops_assets.backup.log_start import (
     read_source,
     require_same_server,
 )
-from datops_assets.backup.server import Server, fitting_programs
+from datops_assets.backup.runs import Declared
+from datops_assets.backup.server import fitting_programs
 from datops_assets.backup.source import as_source
 from datops_assets.backup.wal_segments import is_history, is_segment, segment_name, start_of, timeline_of
 from datops_assets.errors import BackupError, LockTakenError
@@ -67,15 +67,9 @@ values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (name, file) do update
 
 
 @dataclass(frozen=True)
-class LogStream:
+class LogStream(Declared):
     """What a person declares about the log of one server."""
 
-    name: str
-    server: Server = field(repr=False)
-    destinations: Sequence[Destination]
-    keys: Keys
-    staging: Path
-    pg_bin: Path | None = None
     every_s: float = 10
     """How often the segment that grows is kept: with it, what may be lost with the server."""
 
